@@ -37,6 +37,10 @@ class WeightingError(UsageError):
     """A scheme cannot turn these scores into source weights."""
 
 
+class DivergedError(UsageError):
+    """Training produced a loss that is not finite; settings such as the learning rate must change."""
+
+
 class DataError(PotstillError):
     """The target data cannot be used."""
 

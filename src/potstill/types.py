@@ -99,7 +99,7 @@ class Target:
 class SourceSpec:
     """How to load and feed one source; the keys of the zoo file, resolved. None means the model's own value.
 
-    `weights`, `file`, `features`, `logits` and `paths` are absolute paths here; the zoo file has them relative to itself.
+    `weights`, `file`, `features`, `logits` and `paths` are absolute here; the zoo file has them relative to itself.
     """
 
     name: str
@@ -130,8 +130,9 @@ class SourceSpec:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Evaluation transform of a model: resize the shorter side to image_size / crop, centre-crop, scale to [0, 1], normalise.
+    """Evaluation transform of a model: resize the shorter side to image_size / crop, centre-crop, normalise.
 
+    Pixels are scaled to [0, 1] before mean and std.
     `interpolation` is "bilinear", "bicubic", "lanczos" or "nearest"; `crop` is in (0, 1].
     """
 
@@ -184,7 +185,7 @@ class DenseLogits:
 
 @dataclass(frozen=True)
 class SourceCost:
-    """What a source cost in this call: `forwards` counts images that went through the model (0 when all were cached)."""
+    """What a source cost in this call: `forwards` counts images that went through the model, 0 if all were cached."""
 
     forwards: int
     seconds: float

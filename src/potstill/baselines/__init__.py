@@ -1,0 +1,1 @@
+"""The rivals: the same student, initial weights, split and budget, without sources."""

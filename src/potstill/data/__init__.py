@@ -1,0 +1,1 @@
+"""Open a target and turn its images into arrays and views."""

@@ -1,0 +1,1 @@
+"""The student as others load it."""

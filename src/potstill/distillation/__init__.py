@@ -1,0 +1,1 @@
+"""Objectives that distil sources into a student."""

@@ -1,0 +1,36 @@
+"""Files of a run directory, tables for the terminal, and the one-file HTML report."""
+
+from potstill.reporting.directories import claim_directory
+from potstill.reporting.page import render_report, write_report
+from potstill.reporting.record import (
+    Predictions,
+    environment_record,
+    read_json,
+    read_predictions,
+    read_results,
+    write_csv,
+    write_json,
+    write_predictions,
+    write_text,
+)
+from potstill.reporting.tables import comparison_table, ranking_table
+from potstill.reporting.verdicts import comparison_verdict, ranking_verdict
+
+__all__ = [
+    "Predictions",
+    "claim_directory",
+    "comparison_table",
+    "comparison_verdict",
+    "environment_record",
+    "ranking_table",
+    "ranking_verdict",
+    "read_json",
+    "read_predictions",
+    "read_results",
+    "render_report",
+    "write_csv",
+    "write_json",
+    "write_predictions",
+    "write_report",
+    "write_text",
+]

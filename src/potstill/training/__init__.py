@@ -1,0 +1,1 @@
+"""Training of a student: the one loop, its batches, schedule and checkpoints."""

@@ -1,0 +1,132 @@
+"""Shards: safetensors files of fixed-width rows, written once, checked once a process and read through a memory map."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import save as to_safetensors
+
+from potstill.cache.records import read_record, repair_hint, write_durably, write_record
+from potstill.errors import CacheError
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "U8": np.dtype("u1")}
+FLOAT16_MAX = 65504.0
+# A row is kept in float16 only if that moves it by less than this share of its norm; float16 itself rounds by 2**-11.
+FLOAT16_ERROR = 2.0**-10
+
+
+class ShardedRows:
+    """Rows that lie in several arrays, in an order of their own; satisfies `types.Rows`.
+
+    Row i is row `offsets[i]` of `arrays[numbers[i]]`. The arrays may be memory maps: only rows asked for are read.
+    Where shards differ in dtype (float16 and float32), rows come in the wider one.
+    """
+
+    def __init__(
+        self,
+        arrays: Sequence[npt.NDArray[np.generic]],
+        numbers: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+    ) -> None:
+        self._arrays = tuple(arrays)
+        self._numbers = numbers
+        self._offsets = offsets
+        self.dtype = np.result_type(*(array.dtype for array in arrays))
+        self.shape: tuple[int, ...] = (len(numbers), *arrays[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, indices: npt.NDArray[np.int64], /) -> npt.NDArray[np.generic]:
+        """Copies of the rows of an int64 array of row numbers, in its order."""
+        rows = np.asarray(indices)
+        if rows.ndim != 1 or not (np.issubdtype(rows.dtype, np.integer) or rows.size == 0):
+            raise TypeError(f"rows are taken by a one-dimensional integer array, got {rows.dtype} {rows.shape}")
+        rows = rows.astype(np.int64, copy=False)
+        numbers, offsets = self._numbers[rows], self._offsets[rows]
+        out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        for number in np.unique(numbers):
+            chosen = np.flatnonzero(numbers == number)
+            out[chosen] = self._arrays[number][offsets[chosen]]
+        return out
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.generic]:
+        rows = self[np.arange(len(self))]
+        return rows if dtype is None else rows.astype(dtype)
+
+
+def encode_rows(features: torch.Tensor, logits: torch.Tensor | None, digests: Sequence[str]) -> Arrays:
+    """The arrays of a shard from float32 features `(n, D)`, logits `(n, Z)` or None, and n sha256 hex digests.
+
+    Features become float16, unless that would move a row by more than 2**-10 of its norm (overflow, tiny values): then
+    the shard keeps float32. Logits become z - max(z) in float16, cut off at -65504 (a probability of exactly 0).
+    """
+    values = features.numpy()
+    with np.errstate(over="ignore"):
+        halves = values.astype(np.float16)
+    with np.errstate(invalid="ignore"):
+        moved = np.linalg.norm(values.astype(np.float64) - halves, axis=1)
+    fits = bool((moved <= FLOAT16_ERROR * np.linalg.norm(values.astype(np.float64), axis=1)).all())
+    arrays: Arrays = {
+        "digests": np.frombuffer(bytes.fromhex("".join(digests)), dtype=np.uint8).reshape(-1, 32),
+        "features": halves if fits else values,
+    }
+    if logits is not None:
+        maximum = logits.max(dim=1, keepdim=True).values
+        arrays["shifted"] = (logits - maximum).clamp(min=-FLOAT16_MAX).numpy().astype(np.float16)
+        arrays["maximum"] = maximum[:, 0].numpy()
+        arrays["log_sum_exp"] = torch.logsumexp(logits, dim=1).numpy()
+    return arrays
+
+
+def write_shard(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Write a shard, then the record beside it (same name, .json). A shard without a record does not count.
+
+    Raises OutputError if the folder cannot be written.
+    """
+    content = to_safetensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    write_durably(path, content)
+    rows = len(arrays["digests"])
+    write_record(path.with_suffix(".json"), {"bytes": len(content), "crc32": zlib.crc32(content), "rows": rows})
+
+
+def open_shard(path: Path) -> Arrays:
+    """Memory maps of the arrays of a shard. Its checksum is verified when a process first opens it.
+
+    Raises CacheError, with the file and what to do, if the shard or its record is absent, truncated or changed.
+    """
+    record = read_record(path.with_suffix(".json"))
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CacheError(f"The cache file {path} is missing though its record exists. {repair_hint(path)}") from error
+    if status.st_size != record["bytes"]:
+        expected = record["bytes"]
+        raise CacheError(
+            f"The cache file {path} is damaged: {status.st_size} bytes, expected {expected}. {repair_hint(path)}"
+        )
+    _verify(path, record["crc32"], status.st_size, status.st_mtime_ns, status.st_ino)
+    content = np.memmap(path, dtype=np.uint8, mode="r")
+    # The checksum holds, so the header is the one that was written: its length, its JSON, then the arrays.
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    arrays: Arrays = {}
+    for name, entry in json.loads(content[8:start].tobytes()).items():
+        begin, end = entry["data_offsets"]
+        dtype: np.dtype[np.generic] = DTYPES[entry["dtype"]]
+        arrays[name] = content[start + begin : start + end].view(dtype).reshape(entry["shape"])
+    return arrays
+
+
+@lru_cache(maxsize=65536)
+def _verify(path: Path, crc32: int, size: int, modified: int, inode: int) -> None:
+    """Check the checksum of a file; once a process, as long as the file system sees no change (errors are not kept)."""
+    if zlib.crc32(memoryview(np.memmap(path, dtype=np.uint8, mode="r"))) != crc32:
+        raise CacheError(f"The cache file {path} is damaged: its checksum does not match. {repair_hint(path)}")

@@ -1,0 +1,99 @@
+"""One folder a key: a manifest and shards of rows that are addressed by the sha256 of the image file.
+
+`<cache_dir>/outputs/<key>/manifest.json` says what the rows are and which choices were measured at first use;
+`shard-000000.safetensors` holds rows and `shard-000000.json` its checksum. Files are written once and never changed,
+the manifest apart, so that readers need no lock; whoever writes holds the lock of the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.cache.records import locked, read_record, repair_hint, write_record
+from potstill.cache.shards import Arrays, ShardedRows, open_shard, write_shard
+from potstill.errors import CacheError
+from potstill.types import DenseLogits
+
+MANIFEST = "manifest.json"
+
+
+def default_cache_dir() -> Path:
+    """`POTSTILL_CACHE_DIR` if it is set, else `~/.cache/potstill`."""
+    chosen = os.environ.get("POTSTILL_CACHE_DIR")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "potstill"
+
+
+class OutputStore:
+    """The cached rows of one key. Opening one reads every record and checks every shard (once a process).
+
+    Raises CacheError if a file of the entry is damaged; the message says what to delete.
+    """
+
+    def __init__(self, cache_dir: Path, key: str) -> None:
+        self.key = key
+        self.folder = cache_dir / "outputs" / key
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the folder again: another process may have added rows."""
+        manifest = self.folder / MANIFEST
+        self.manifest = read_record(manifest) if manifest.is_file() else None
+        if self.manifest is not None and self.manifest["key"] != self.key:
+            raise CacheError(f"The cache file {manifest} is that of another key. {repair_hint(manifest)}")
+        records = sorted(self.folder.glob("shard-*.json"))
+        if records and self.manifest is None:
+            raise CacheError(f"The cache file {manifest} is missing though rows exist. {repair_hint(manifest)}")
+        self._shards = [open_shard(record.with_suffix(".safetensors")) for record in records]
+        self._used = {record.stem for record in records}
+        self._place: dict[bytes, tuple[int, int]] = {}
+        for number, shard in enumerate(self._shards):
+            for offset, digest in enumerate(shard["digests"]):
+                self._place.setdefault(digest.tobytes(), (number, offset))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the lock of the folder; what others wrote before is visible inside. Raises OutputError."""
+        with locked(self.folder / "lock"):
+            for remnant in self.folder.glob(".*.tmp"):  # of a writer that was killed
+                remnant.unlink(missing_ok=True)
+            self.refresh()
+            yield
+
+    def missing(self, digests: Sequence[str]) -> list[str]:
+        """Those of the sha256 hex digests that have no row, sorted, each once."""
+        return sorted({digest for digest in digests if bytes.fromhex(digest) not in self._place})
+
+    def write_manifest(self, body: Mapping[str, Any]) -> None:
+        """Set the manifest; its key is added. Raises OutputError."""
+        self.manifest = {**body, "key": self.key}
+        write_record(self.folder / MANIFEST, self.manifest)
+
+    def append(self, arrays: Arrays) -> None:
+        """Write one shard under the first free number; call `refresh` to read it. Raises OutputError."""
+        number = 0
+        while f"shard-{number:06d}" in self._used:
+            number += 1
+        name = f"shard-{number:06d}"
+        write_shard(self.folder / f"{name}.safetensors", arrays)
+        self._used.add(name)
+
+    def read(self, digests: Sequence[str]) -> tuple[ShardedRows, DenseLogits | None]:
+        """Features, and logits unless the source has no classifier, of images that all have a row, in the given order.
+
+        Raises KeyError for a digest without a row.
+        """
+        places = np.array([self._place[bytes.fromhex(digest)] for digest in digests], dtype=np.int64).reshape(-1, 2)
+        numbers, offsets = places[:, 0].copy(), places[:, 1].copy()
+        rows = {
+            name: ShardedRows([shard[name] for shard in self._shards], numbers, offsets)
+            for name in self._shards[0]
+            if name != "digests"
+        }
+        features = rows.pop("features")
+        return features, DenseLogits(**rows) if rows else None

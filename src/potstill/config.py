@@ -1,0 +1,182 @@
+"""One flat configuration for every command. The command line, its help and `config.yaml` are made from these fields.
+
+Only `pipeline` and `cli` see it; the stages take keyword arguments. This module stays light, so that `--help` is fast:
+pydantic checks the values when a configuration is built.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import annotated_types as at
+import yaml
+
+from potstill.errors import ConfigError, DataError, unknown_name
+
+Share = Annotated[float, at.Ge(0), at.Le(1)]
+Positive = Annotated[float, at.Gt(0)]
+Count = Annotated[int, at.Ge(1)]
+
+PACKAGE_PREFIX = "package:"
+PACKAGE_DIR = Path(__file__).parent
+
+
+def option(default: Any, text: str, *groups: str) -> Any:
+    """A configuration field: its default, its help text and the groups of commands that show it."""
+    return field(default=default, metadata={"help": text, "groups": groups})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Every setting of a run. None means "decide from the data or the model"; what was decided is written back."""
+
+    layout: Literal["split", "classes", "manifest"] | None = option(
+        None, "Layout of DATA: split (train/<class>/...), classes (<class>/...), manifest.", "data"
+    )
+    unlabeled: Path | None = option(None, "Folder with unlabeled images.", "data")
+    split_seed: int = option(0, "Seed of the drawn test part.", "data")
+    test_fraction: Annotated[float, at.Gt(0), at.Lt(1)] = option(
+        0.3, "Share of the labeled images held out for test where none is given.", "data"
+    )
+    label_fraction: Annotated[float, at.Gt(0), at.Le(1)] | None = option(
+        None, "Hide all but this share of the training labels of each class.", "data"
+    )
+    labels_per_class: Count | None = option(None, "Hide all but so many training labels of each class.", "data")
+    use_val: bool = option(False, "Report the val part of DATA too.", "data")
+    max_bad: Share = option(0.01, "Largest share of unreadable images that is accepted.", "data")
+    seed: Annotated[int, at.Ge(0)] = option(0, "Seed of label draw, batch order and head initialisation.", "data")
+
+    zoo: str = option("mini", "Zoo file, or the name of a built-in list (mini, light).", "zoo")
+    metric: str = option("parc", "Similarity metric(s), comma-separated; the first one ranks.", "zoo")
+    scoring_images: Annotated[int, at.Ge(2)] = option(500, "Most labeled images on which similarity is computed.", "zoo")
+    scheme: Literal["nearest", "equal", "power", "softmax", "top-k"] = option(
+        "power", "How scores become source weights.", "weights"
+    )
+    power: Annotated[float, at.Ge(0)] = option(6.0, "Exponent of the power scheme.", "weights")
+    softmax_temperature: Positive = option(0.05, "Temperature of the softmax scheme.", "weights")
+    top_k: Count = option(3, "Number of sources of the top-k scheme.", "weights")
+
+    student: str = option("timm/tf_efficientnet_lite0", "Student model, timm/NAME.", "student")
+    student_weights: Path | None = option(None, "Local initial weights of the student.", "student")
+    image_size: Annotated[int, at.Ge(8)] | None = option(None, "Side of the student's square input, pixels.", "student")
+
+    label_weight: Share = option(0.3, "Share of the supervised loss in distillation.", "training")
+    temperature: Positive = option(1.0, "Softening of the sources' answers.", "training")
+    batch_size: Annotated[int, at.Ge(4)] = option(96, "Image passes of a training step.", "training")
+    epochs: Positive | None = option(None, "Length in passes over the pool.", "training")
+    steps: Count | None = option(None, "Length in steps (instead of --epochs).", "training")
+    minutes: Positive | None = option(None, "Length in minutes of training a student (instead of --epochs).", "training")
+    lr: Positive = option(0.03, "Peak learning rate.", "training")
+    weight_decay: Annotated[float, at.Ge(0)] = option(5e-4, "Weight decay.", "training")
+    ema: Annotated[float, at.Ge(0), at.Lt(1)] = option(0.99, "Decay of the averaged weights.", "training")
+    bn: Literal["batch", "frozen"] = option("batch", "Batch statistics: used and updated, or kept.", "training")
+    flip: bool = option(False, "Mirror images left-right in training (not for letters, digits, signs).", "training")
+    unlabeled_ratio: Count = option(7, "FixMatch: unlabeled images for each labeled one.", "training")
+    threshold: Share = option(0.95, "FixMatch: confidence from which a pseudo-label is used.", "training")
+
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.", "machine")
+    workers: Annotated[int, at.Ge(0)] = option(2, "Threads that decode images.", "machine")
+    cache_dir: Path | None = option(None, "Where source outputs are kept (POTSTILL_CACHE_DIR).", "machine")
+    offline: bool = option(False, "Never touch a network.", "machine")
+
+
+PATH_FIELDS = ("unlabeled", "student_weights", "cache_dir")
+MACHINE_FIELDS = ("cache_dir", "device", "workers", "offline")
+
+
+def build_config(values: Mapping[str, Any], *, file: Path | None = None) -> RunConfig:
+    """Check values and fill in defaults; `values` win over those of the YAML `file`.
+
+    Paths in the file are relative to it. `package:PATH` is a file that ships with Potstill.
+
+    Raises:
+        ConfigError: wrong values, all of them at once.
+        UnknownNameError: a key that does not exist, with the nearest one that does.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    merged = {**(_read_file(file) if file else {}), **{key: value for key, value in values.items() if value is not None}}
+    known = [each.name for each in fields(RunConfig)]
+    for key in merged:
+        if key not in known:
+            raise unknown_name("configuration key", key, known)
+    try:
+        config: RunConfig = TypeAdapter(RunConfig).validate_python(merged)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in item['loc'][:1])}: {item['msg']} (got {item['input']!r})"
+            for item in error.errors()
+        ]
+        raise ConfigError("Wrong configuration:\n" + "\n".join(sorted(set(lines)))) from None
+    lengths = [name for name in ("epochs", "steps", "minutes") if getattr(config, name) is not None]
+    if len(lengths) > 1:
+        raise ConfigError(f"Give one of epochs, steps and minutes; got {' and '.join(lengths)}.")
+    if config.label_fraction is not None and config.labels_per_class is not None:
+        raise ConfigError("Give label_fraction or labels_per_class, not both.")
+    return config
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"The configuration file {file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"The configuration file {file} must hold keys and values, got {type(content).__name__}.")
+    resolved = dict(content)
+    for key in PATH_FIELDS:
+        if isinstance(resolved.get(key), str):
+            resolved[key] = resolve_path(resolved[key], file.parent)
+    zoo = resolved.get("zoo")
+    if isinstance(zoo, str) and zoo.endswith((".yaml", ".yml")):
+        resolved["zoo"] = str(resolve_path(zoo, file.parent))
+    for key in ("data", "command", "methods", "seeds"):
+        resolved.pop(key, None)
+    return resolved
+
+
+def read_command(file: Path) -> dict[str, Any]:
+    """The entries of `config.yaml` beside the settings: `command`, `data` (a path), `methods`, `seeds`."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    extra = {key: content[key] for key in ("command", "data", "methods", "seeds") if key in content}
+    if "data" in extra:
+        extra["data"] = resolve_path(extra["data"], file.parent)
+    return extra
+
+
+def resolve_path(text: str, base: Path) -> Path:
+    """A path of a configuration file as a path of this machine."""
+    if text.startswith(PACKAGE_PREFIX):
+        return PACKAGE_DIR / text.removeprefix(PACKAGE_PREFIX)
+    return base / text
+
+
+def portable_path(path: Path, base: Path) -> str:
+    """A path as a configuration file under `base` has it: relative, so that it names no machine or user."""
+    if path.resolve().is_relative_to(PACKAGE_DIR):
+        return PACKAGE_PREFIX + path.resolve().relative_to(PACKAGE_DIR).as_posix()
+    return Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
+
+
+def config_record(config: RunConfig, base: Path) -> dict[str, Any]:
+    """The settings as plain data for `config.yaml` in the folder `base`."""
+    record: dict[str, Any] = {}
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if isinstance(value, Path):
+            value = portable_path(value, base)
+        elif each.name == "zoo" and value.endswith((".yaml", ".yml")):
+            value = portable_path(Path(value), base)
+        record[each.name] = value
+    return record
+
+
+def check_data_path(data: Path) -> Path:
+    """The data path, if something is there."""
+    if not data.exists():
+        raise DataError(f"There is no folder or manifest {data}. Check the path.")
+    return data

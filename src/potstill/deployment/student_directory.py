@@ -1,0 +1,111 @@
+"""The student on disk: a folder that timm loads as a local directory, with class names and preprocessing inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from potstill.errors import CheckpointError, OutputError, PotstillError
+from potstill.models import create_model
+from potstill.types import Preprocessing
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class SavedStudent:
+    """A student read back from its folder, in evaluation mode on the CPU."""
+
+    model: nn.Module
+    name: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float
+
+    def probs(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """Class probabilities `(B, C)` of prepared images, float32 `(B, 3, H, W)` on the model's device."""
+        with torch.inference_mode():
+            return torch.softmax(self.model(images) / self.temperature, dim=1).cpu().numpy()
+
+
+def save_student(
+    model: nn.Module,
+    directory: Path,
+    *,
+    name: str,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    temperature: float = 1.0,
+) -> None:
+    """Write `model.safetensors` and `config.json`; `timm.create_model("local-dir:DIRECTORY", pretrained=True)` reads it.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    config = {
+        "architecture": name.removeprefix("timm/"),
+        "num_classes": len(classes),
+        "label_names": list(classes),
+        "pretrained_cfg": {
+            "input_size": [3, preprocessing.image_size, preprocessing.image_size],
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
+            "interpolation": preprocessing.interpolation,
+            "crop_pct": preprocessing.crop,
+            "num_classes": len(classes),
+            "label_names": list(classes),
+        },
+        "potstill": {"schema": 1, "model": name, "temperature": temperature},
+    }
+    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = directory / (WEIGHTS_FILE + ".partial")
+        save_file(weights, partial)
+        partial.replace(directory / WEIGHTS_FILE)
+        (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"The student cannot be written to {directory.name}: {error}. Choose another --output.") from error
+
+
+def load_student(directory: Path) -> SavedStudent:
+    """Read a student back.
+
+    Args:
+        directory: the `student` folder of a run, or the run directory itself.
+
+    Raises:
+        CheckpointError: there is no student, or it is damaged.
+    """
+    folder = directory / "student" if (directory / "student").is_dir() else directory
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        cfg, extra = config["pretrained_cfg"], config["potstill"]
+        model = create_model(extra["model"], weights=folder / WEIGHTS_FILE, num_classes=config["num_classes"])
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no student in {directory} (missing {Path(error.filename).name}).") from error
+    except (ValueError, KeyError, PotstillError) as error:
+        raise CheckpointError(f"The student in {directory} is damaged: {error}") from error
+    return SavedStudent(
+        model=model.eval(),
+        name=extra["model"],
+        classes=tuple(config["label_names"]),
+        preprocessing=Preprocessing(
+            image_size=cfg["input_size"][1],
+            mean=tuple(cfg["mean"]),
+            std=tuple(cfg["std"]),
+            interpolation=cfg["interpolation"],
+            crop=cfg["crop_pct"],
+        ),
+        temperature=extra["temperature"],
+    )

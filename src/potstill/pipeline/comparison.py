@@ -1,0 +1,229 @@
+"""Several methods side by side: same target, student, initial weights, label draws and budget."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.config import MACHINE_FIELDS, RunConfig, config_record, portable_path
+from potstill.data import redraw_labels, split_digest, write_splits
+from potstill.errors import DivergedError, UsageError
+from potstill.evaluation import RunPredictions, summarise_runs
+from potstill.pipeline.methods import parse_method
+from potstill.pipeline.preparation import (
+    Material,
+    gather_material,
+    open_configured,
+    rank_material,
+    ranking_record,
+    resolve_config,
+)
+from potstill.pipeline.student_runs import source_weights, train_method
+from potstill.probes import fit_probe, probe_logits
+from potstill.reporting import (
+    claim_directory,
+    environment_record,
+    read_json,
+    read_predictions,
+    read_yaml,
+    write_json,
+    write_report,
+    write_yaml,
+)
+from potstill.types import Progress, Ranking, Target, no_progress
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LabelDraw:
+    """One seed: which labels are visible, and the ranking that follows from them."""
+
+    target: Target
+    ranking: Ranking
+
+
+def compare(
+    data: Path,
+    output: Path,
+    *,
+    config: RunConfig,
+    methods: Sequence[str],
+    seeds: int = 3,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Train every method on every label draw and compare them by paired statistics.
+
+    A finished (method, seed) of an earlier, interrupted call is not run again.
+
+    Args:
+        data: the target.
+        output: its root directory: results.json, report.html, config.yaml, splits-seed<k>.csv and one run
+            directory for each method and seed.
+        config: settings; what they leave open is decided here and written to config.yaml.
+        methods: names of methods, or METHOD-without-SOURCE.
+        seeds: seeds 0 .. seeds - 1.
+        overwrite: start again where a comparison is.
+        resume: go on where a comparison is.
+        progress: told about every long task, and about the whole as "all runs".
+
+    Returns:
+        The content of results.json.
+    """
+    choices = [parse_method(name) for name in methods]
+    if len(set(methods)) < len(methods):
+        raise UsageError(f"A method is named twice: {', '.join(methods)}. Name each once.")
+    claim_directory(output, overwrite=overwrite, resume=resume)
+    target = open_configured(data, config, progress)
+    config = _settle_config(data, output, config, target, methods=methods, seeds=seeds)
+    write_json(output / "environment.json", environment_record())
+    material = gather_material(target, config, progress)
+    draws = [_draw_labels(material, config, seed) for seed in range(seeds)]
+    for draw in draws:
+        for choice in choices:
+            source_weights(choice, draw.ranking, config)
+        write_splits(draw.target, output / f"splits-seed{draw.target.split.seed}.csv")
+    write_json(output / "ranking.json", ranking_record(draws[0].ranking, material))
+    references = [_source_probe(material, draw) for draw in draws if draw.ranking.scores()]
+    records: list[dict[str, Any]] = []
+    whole = _WholeProgress(progress, len(methods) * seeds)
+    for draw in draws:
+        for name in methods:
+            records.append(_one_run(name, draw, material, config, output, whole))
+            write_json(output / "results.json", _results(output, target, records, references))
+    write_report(output)
+    return read_json(output / "results.json")
+
+
+def _settle_config(
+    data: Path, output: Path, config: RunConfig, target: Target, *, methods: Sequence[str], seeds: int
+) -> RunConfig:
+    """Decide what is open, or take what an earlier call decided; refuse to mix two configurations in one root."""
+    path = output / "config.yaml"
+    earlier = read_yaml(path) if path.exists() else None
+    if earlier is not None and config.minutes is not None:
+        # Minutes were converted to steps once; measuring again would give another number.
+        config = replace(config, steps=earlier["steps"], minutes=None)
+    config = resolve_config(config, target)
+    record = {
+        "command": "compare",
+        "data": portable_path(data, output),
+        "methods": list(methods),
+        "seeds": seeds,
+        **config_record(config, output),
+    }
+    if earlier is not None:
+        free = (*MACHINE_FIELDS, "methods", "seeds")
+        changed = [key for key in record if key not in free and record[key] != earlier.get(key)]
+        if changed:
+            listing = ", ".join(f"{key}: {earlier.get(key)!r} -> {record[key]!r}" for key in changed)
+            raise UsageError(
+                f"The comparison in {output.name} was started with other settings ({listing}). "
+                "Repeat them, choose another --output, or start again with --overwrite."
+            )
+    write_yaml(path, record)
+    return config
+
+
+def _draw_labels(material: Material, config: RunConfig, seed: int) -> LabelDraw:
+    target = redraw_labels(
+        material.target, seed, label_fraction=config.label_fraction, labels_per_class=config.labels_per_class
+    )
+    return LabelDraw(target, rank_material(material, target, replace(config, seed=seed)))
+
+
+def _one_run(
+    name: str, draw: LabelDraw, material: Material, config: RunConfig, output: Path, progress: _WholeProgress
+) -> dict[str, Any]:
+    seed = draw.target.split.seed
+    directory = output / f"{name}-seed{seed}"
+    if (directory / "results.json").exists():
+        progress.skip()
+        return read_json(directory / "results.json")
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        run = train_method(
+            name, draw.target, material, draw.ranking, replace(config, seed=seed), directory=directory, progress=progress
+        )
+    except DivergedError as error:
+        log.warning("%s, seed %d failed: %s", name, seed, error)
+        return {"method": name, "seed": seed, "status": "failed", "path": directory.name, "error": str(error)}
+    finally:
+        progress.finish()
+    return run.record
+
+
+class _WholeProgress:
+    """Adds the progress of single runs to that of all runs; a run counts 1,000 units whatever its length."""
+
+    unit = 1000
+
+    def __init__(self, progress: Progress, runs: int) -> None:
+        self._progress = progress
+        self._total = runs * self.unit
+        self._finished = 0
+
+    def __call__(self, task: str, done: int, total: int, /) -> None:
+        self._progress(task, done, total)
+        if "seed" in task:
+            self._progress("all runs", self._finished + self.unit * done // total, self._total)
+
+    def skip(self) -> None:
+        """A run that was finished earlier."""
+        self._total -= self.unit
+
+    def finish(self) -> None:
+        """A run has ended."""
+        self._finished += self.unit
+        self._progress("all runs", self._finished, self._total)
+
+
+def _source_probe(material: Material, draw: LabelDraw) -> dict[str, Any]:
+    """Reference row: a probe on the features of the best-ranked source. It runs at the source's cost, not the student's."""
+    started = time.monotonic()
+    target = draw.target
+    name = next((name for name in draw.ranking.scores() if material.outputs[name].features is not None), None)
+    record: dict[str, Any] = {"name": "source-probe", "source": name, "seed": target.split.seed}
+    if name is None:
+        return {**record, "accuracy": None, "params": None, "macs": None, "seconds": 0.0}
+    outputs = material.outputs[name]
+    features = outputs.features
+    if features is None:
+        raise ValueError("a source was chosen for its features")
+    labeled, test = target.split.labeled, target.split.test
+    probe = fit_probe(
+        np.asarray(features[outputs.rows(labeled)], dtype=np.float64), target.labels_of(labeled), len(target.classes)
+    )
+    logits = probe_logits(probe, np.asarray(features[outputs.rows(test)], dtype=np.float64))
+    accuracy = float((logits.argmax(axis=1) == target.labels_of(test)).mean())
+    seconds = round(time.monotonic() - started, 3)
+    return {**record, "accuracy": accuracy, "params": outputs.cost.params, "macs": None, "seconds": seconds}
+
+
+def _results(
+    output: Path, target: Target, records: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    done = [record for record in records if record["status"] == "done"]
+    return {
+        "schema": 1,
+        "target": target.name,
+        "classes": list(target.classes),
+        "split_sha256": split_digest(target),
+        "runs": list(records),
+        "references": list(references),
+        "summary": summarise_runs([_predictions(output, record) for record in done], groups=target.groups or None),
+    }
+
+
+def _predictions(output: Path, record: Mapping[str, Any]) -> RunPredictions:
+    predictions = read_predictions(output / record["path"] / "predictions.parquet")
+    correct = predictions.probs.argmax(axis=1) == predictions.labels
+    return RunPredictions(record["method"], record["seed"], predictions.image_ids, correct)

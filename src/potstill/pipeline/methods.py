@@ -1,0 +1,77 @@
+"""Every method by name: which rows a step takes, which source weights it uses, which labels it may read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from potstill.config import RunConfig
+from potstill.errors import UsageError, unknown_name
+from potstill.training.batches import BatchPlan
+
+WITHOUT = "-without-"
+
+
+def _labeled_rows(config: RunConfig) -> BatchPlan:
+    return BatchPlan(labeled=config.batch_size)
+
+
+def _labeled_and_pool_rows(config: RunConfig) -> BatchPlan:
+    labeled = max(1, config.batch_size // 3)
+    return BatchPlan(labeled=labeled, pool_weak=config.batch_size - labeled)
+
+
+def _fixmatch_rows(config: RunConfig) -> BatchPlan:
+    # labeled + ratio * labeled strong views + ratio * labeled weak views at a third each fill the batch's budget.
+    labeled = max(1, int(config.batch_size / (1 + config.unlabeled_ratio * 4 / 3)))
+    pool = labeled * config.unlabeled_ratio
+    return BatchPlan(labeled=labeled, pool_weak=pool, pool_strong=pool, forward_only_weak=True)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method is trained.
+
+    `rows` gives the rows of a step, None for a method without gradients; `scheme` says how scores become source
+    weights ("config" for the configured scheme), None for a method without sources.
+    """
+
+    rows: Callable[[RunConfig], BatchPlan] | None
+    scheme: str | None = None
+    reads_hidden_labels: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "transfer": Method(_labeled_rows),
+    "probe": Method(None),
+    "fixmatch": Method(_fixmatch_rows),
+    "nearest": Method(_labeled_and_pool_rows, scheme="nearest"),
+    "equal": Method(_labeled_and_pool_rows, scheme="equal"),
+    "weighted": Method(_labeled_and_pool_rows, scheme="config"),
+    "ceiling": Method(_labeled_rows, reads_hidden_labels=True),
+}
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method as the user wrote it: `weighted`, or `weighted-without-SOURCE` to leave a source out."""
+
+    name: str
+    method: Method
+    left_out: str | None
+
+
+def parse_method(name: str) -> MethodChoice:
+    """Look a method up.
+
+    Raises:
+        UnknownNameError: no such method.
+        UsageError: a source is left out of a method that uses none.
+    """
+    base, _, left_out = name.partition(WITHOUT)
+    if base not in METHODS:
+        raise unknown_name("method", base, METHODS)
+    method = METHODS[base]
+    if left_out and method.scheme is None:
+        raise UsageError(f"'{name}' leaves out a source, but {base} uses no sources. Use for instance weighted{WITHOUT}NAME.")
+    return MethodChoice(name, method, left_out or None)

@@ -1,0 +1,182 @@
+"""From a data folder and a zoo to cached source outputs and a ranking."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from potstill.cache import default_cache_dir, extract_outputs
+from potstill.config import RunConfig, check_data_path
+from potstill.data import open_target, scoring_ids
+from potstill.errors import UsageError
+from potstill.models import create_model, model_preprocessing
+from potstill.similarity import rank_sources
+from potstill.sources import load_zoo
+from potstill.types import Preprocessing, Progress, Ranking, SourceOutputs, Target, Zoo, no_progress
+
+log = logging.getLogger(__name__)
+
+SHORTEST_RUN, LONGEST_RUN, DEFAULT_EPOCHS = 300, 2000, 40
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every method of a comparison shares: the target, the zoo and what its sources said."""
+
+    target: Target
+    zoo: Zoo
+    outputs: Mapping[str, SourceOutputs]
+    errors: Mapping[str, str]
+
+    @property
+    def forwards(self) -> int:
+        """Images x sources that went through a source in this call."""
+        return sum(each.cost.forwards for each in self.outputs.values())
+
+
+def open_configured(data: Path, config: RunConfig, progress: Progress = no_progress) -> Target:
+    """Open the target as the configuration says."""
+    return open_target(
+        check_data_path(data),
+        layout=config.layout,
+        unlabeled=config.unlabeled,
+        split_seed=config.split_seed,
+        test_fraction=config.test_fraction,
+        label_fraction=config.label_fraction,
+        labels_per_class=config.labels_per_class,
+        seed=config.seed,
+        max_bad=config.max_bad,
+        cache_dir=cache_dir_of(config),
+        workers=config.workers,
+        progress=progress,
+    )
+
+
+def cache_dir_of(config: RunConfig) -> Path:
+    """The configured cache directory, or the machine's default one."""
+    return config.cache_dir or default_cache_dir()
+
+
+def device_of(config: RunConfig) -> str:
+    """The configured device; auto is the first GPU, else the CPU."""
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def gather_material(
+    target: Target, config: RunConfig, progress: Progress = no_progress, *, image_ids: Sequence[str] | None = None
+) -> Material:
+    """Run every source of the configured zoo once over the images (all of the target's by default)."""
+    zoo = load_zoo(config.zoo)
+    outputs, errors = extract_outputs(
+        target,
+        zoo,
+        tuple(image_ids) if image_ids is not None else tuple(sorted(target.files)),
+        cache_dir=cache_dir_of(config),
+        device=device_of(config),
+        workers=config.workers,
+        offline=config.offline,
+        progress=progress,
+    )
+    for name, reason in errors.items():
+        log.warning("source %s takes no part: %s", name, reason)
+    return Material(target, zoo, outputs, errors)
+
+
+def rank_material(material: Material, target: Target, config: RunConfig, *, intervals: bool = True) -> Ranking:
+    """Rank the sources on the labeled training images of `target` (a label draw of the material's target)."""
+    metric, *also = [name.strip() for name in config.metric.split(",")]
+    ids = scoring_ids(target, limit=config.scoring_images, seed=config.seed)
+    return rank_sources(
+        material.outputs,
+        ids,
+        target.labels_of(ids),
+        metric=metric,
+        also=tuple(also),
+        errors=material.errors,
+        intervals=intervals,
+        seed=config.seed,
+    )
+
+
+def ranking_record(ranking: Ranking, material: Material) -> dict[str, Any]:
+    """The ranking as the JSON of `potstill rank`."""
+    rows = []
+    for row in ranking.sources:
+        outputs = material.outputs.get(row.name)
+        scores = {name: {"score": s.score, "ci95": s.ci95, "error": s.error} for name, s in row.scores.items()}
+        own = row.scores.get(ranking.metric)
+        rows.append(
+            {
+                "name": row.name,
+                "score": row.score,
+                "ci95": own.ci95 if own else None,
+                "scores": scores,
+                "rank_probability": None,
+                "seconds": round(row.seconds, 4),
+                "extract_seconds": round(outputs.cost.seconds, 3) if outputs else None,
+                "params": outputs.cost.params if outputs else None,
+                "license": material.zoo.sources[row.name].license,
+                "error": row.error,
+            }
+        )
+    return {
+        "schema": 1,
+        "target": material.target.name,
+        "metric": ranking.metric,
+        "scoring_images": ranking.scoring_images,
+        "forwards": material.forwards,
+        "sources": rows,
+    }
+
+
+def resolve_config(config: RunConfig, target: Target) -> RunConfig:
+    """Decide what was left open: image size, device and the number of steps. The result repeats the run exactly.
+
+    An epoch is as many student image passes as the pool has images; a step makes `batch_size` of them.
+    """
+    preprocessing = student_preprocessing(config)
+    config = replace(config, image_size=preprocessing.image_size, device=device_of(config))
+    if config.steps is not None:
+        return config
+    if config.minutes is not None:
+        seconds = _seconds_per_step(config, len(target.classes))
+        steps = int(config.minutes * 60 / seconds)
+        if steps < 1:
+            raise UsageError(f"--minutes {config.minutes} is too short: one step takes about {seconds:.1f} s.")
+        return replace(config, steps=steps, minutes=None)
+    pool = len(target.split.pool)
+    if config.epochs is not None:
+        return replace(config, steps=max(1, math.ceil(config.epochs * pool / config.batch_size)), epochs=None)
+    steps = math.ceil(DEFAULT_EPOCHS * pool / config.batch_size)
+    return replace(config, steps=int(np.clip(steps, SHORTEST_RUN, LONGEST_RUN)))
+
+
+def student_preprocessing(config: RunConfig) -> Preprocessing:
+    """Evaluation transform of the student: the whole shorter side, nothing cropped away, the model's own mean and std."""
+    own = model_preprocessing(config.student)
+    return replace(own, image_size=config.image_size or own.image_size, crop=1.0)
+
+
+def _seconds_per_step(config: RunConfig, num_classes: int) -> float:
+    """Median time of a training step of the student on random images, after one step to warm up."""
+    size = config.image_size or student_preprocessing(config).image_size
+    model = create_model(config.student, num_classes=num_classes).to(device_of(config)).train()
+    images = torch.randn(config.batch_size, 3, size, size, device=device_of(config))
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        model(images).square().mean().backward()
+        if images.is_cuda:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[1:]))

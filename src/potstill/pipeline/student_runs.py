@@ -1,0 +1,362 @@
+"""One student: a method, a label draw, a run directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from potstill.baselines.fixmatch import fixmatch_objective
+from potstill.baselines.frozen_probe import put_probe_head
+from potstill.baselines.supervised import supervised_objective
+from potstill.config import RunConfig
+from potstill.data import ViewDataset, pack_pixels, prepare_images, split_digest, write_splits
+from potstill.data.preprocessing import normalise
+from potstill.deployment.student_directory import SavedStudent, load_student, save_student
+from potstill.distillation.clusters import pseudo_classes
+from potstill.distillation.objective import SourceTargets, source_space_objective
+from potstill.errors import UsageError, unknown_name
+from potstill.evaluation import METRICS, classification_metrics, model_cost
+from potstill.models import features_of
+from potstill.pipeline.methods import MethodChoice, parse_method
+from potstill.pipeline.preparation import Material, cache_dir_of, ranking_record, student_preprocessing
+from potstill.reporting import environment_record, write_json, write_lines, write_predictions, write_yaml
+from potstill.training.batches import TrainingBatches
+from potstill.training.interruption import stop_on_signal
+from potstill.training.loop import CheckpointPolicy, Objective, Optimization, Trained, train_student
+from potstill.training.student import build_student
+from potstill.types import Evaluation, Preprocessing, Progress, Ranking, SourceWeights, Target, no_progress
+from potstill.weighting import weigh
+
+EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class StudentRun:
+    """A trained and evaluated student; `record` is one element of `runs` in results.json."""
+
+    record: dict[str, Any]
+    evaluation: Evaluation
+    directory: Path
+
+
+def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) -> SourceWeights | None:
+    """The source weights of a method, None for one without sources.
+
+    Raises:
+        UnknownNameError: a left-out source that is not in the zoo.
+        WeightingError: the scores do not suit the scheme.
+    """
+    if choice.method.scheme is None:
+        return None
+    scores = ranking.scores()
+    if choice.left_out is not None:
+        if choice.left_out not in {row.name for row in ranking.sources}:
+            raise unknown_name("source to leave out", choice.left_out, scores)
+        scores.pop(choice.left_out, None)
+    if not scores:
+        raise UsageError("No source has a score, so there is nothing to distil. Look at `potstill rank` for the reasons.")
+    scheme = config.scheme if choice.method.scheme == "config" else choice.method.scheme
+    return weigh(
+        scores, scheme=scheme, power=config.power, temperature=config.softmax_temperature, top_k=config.top_k
+    )
+
+
+def train_method(
+    method: str,
+    target: Target,
+    material: Material,
+    ranking: Ranking,
+    config: RunConfig,
+    *,
+    directory: Path,
+    weights: SourceWeights | None = None,
+    progress: Progress = no_progress,
+) -> StudentRun:
+    """Train one student by `method` on the label draw of `target`, evaluate it on the test part, write its directory.
+
+    Args:
+        method: a name of METHODS, or METHOD-without-SOURCE.
+        target: the label draw.
+        material: source outputs over the target's images.
+        ranking: of the sources on this label draw.
+        config: resolved (image size, device and steps are set).
+        directory: the run directory; a checkpoint in it is continued.
+        weights: source weights instead of those that the method makes from the ranking.
+        progress: told after each step.
+    """
+    choice = parse_method(method)
+    if choice.method.reads_hidden_labels:
+        target = _with_all_labels(target)
+    weights = weights or source_weights(choice, ranking, config)
+    preprocessing = student_preprocessing(config)
+    _write_plan(directory, target, material, ranking, weights, config)
+    started = time.monotonic()
+    if choice.method.rows is None:
+        trained = _fit_probe_student(target, config, preprocessing, progress)
+    else:
+        trained = _train_gradients(choice, target, material, weights, config, preprocessing, directory, progress)
+    seconds = max(trained.seconds, time.monotonic() - started)
+    name = config.student
+    save_student(
+        trained.model, directory / "student", name=name, classes=target.classes, preprocessing=preprocessing
+    )
+    evaluation = evaluate_student(load_student(directory), target, target.split.test, config)
+    val = None
+    if config.use_val and target.split.val:
+        val = evaluate_student(load_student(directory), target, target.split.val, config)
+    record = {
+        "method": method,
+        "seed": target.split.seed,
+        "status": "done",
+        "path": directory.name,
+        **evaluation.metrics,
+        **({"val": dict(val.metrics)} if val else {}),
+        "images_seen": trained.images_seen,
+        "images_trained": trained.images_trained,
+        "labels_used": len(target.split.labeled),
+        "train_seconds": round(seconds, 2),
+        "student": {"name": name, **model_cost(trained.model, preprocessing.image_size)},
+        "weights": dict(weights.values) if weights else None,
+        "split_sha256": split_digest(target),
+    }
+    _write_outcome(directory, target, trained, evaluation, record)
+    return StudentRun(record, evaluation, directory)
+
+
+def evaluate_student(
+    student: SavedStudent, target: Target, image_ids: tuple[str, ...], config: RunConfig
+) -> Evaluation:
+    """Predictions of a student on images with known labels, and the figures computed from them.
+
+    Without images the figures are None.
+    """
+    if not image_ids:
+        empty = np.zeros((0, len(target.classes)), dtype=np.float32)
+        return Evaluation((), np.zeros(0, dtype=np.int64), empty, dict.fromkeys(METRICS))
+    probs = np.concatenate(
+        [
+            student.probs(normalise(pixels, student.preprocessing.mean, student.preprocessing.std))
+            for _, pixels in prepare_images(
+                {image_id: target.files[image_id] for image_id in image_ids},
+                student.preprocessing,
+                batch_size=EVALUATION_BATCH,
+                workers=config.workers,
+            )
+        ]
+    )
+    labels = target.labels_of(image_ids)
+    return Evaluation(image_ids, labels, probs, classification_metrics(probs, labels))
+
+
+def _with_all_labels(target: Target) -> Target:
+    """The same pool with every training label visible; for the `ceiling` alone."""
+    split = target.split
+    known = [image_id for image_id in split.unlabeled if image_id in target.hidden_labels]
+    unknown = tuple(image_id for image_id in split.unlabeled if image_id not in target.hidden_labels)
+    labels = {**target.labels, **target.hidden_labels}
+    return replace(
+        target,
+        labels=labels,
+        hidden_labels={},
+        split=replace(split, labeled=split.labeled + tuple(known), unlabeled=unknown),
+    )
+
+
+def _pool_views(
+    target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress
+) -> tuple[tuple[str, ...], ViewDataset]:
+    """The pool's images in an order that does not depend on the label draw, decoded once, and their views."""
+    pool = tuple(sorted(target.split.pool))
+    pixels = pack_pixels(
+        target, pool, preprocessing.image_size, cache_dir=cache_dir_of(config), workers=config.workers, progress=progress
+    )
+    dataset = ViewDataset(
+        pixels,
+        pool,
+        image_size=preprocessing.image_size,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        seed=target.split.seed,
+        flip=config.flip,
+    )
+    return pool, dataset
+
+
+def _rows_of(image_ids: tuple[str, ...], pool: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    position = {image_id: row for row, image_id in enumerate(pool)}
+    return np.array([position[image_id] for image_id in image_ids], dtype=np.int64)
+
+
+def _train_gradients(
+    choice: MethodChoice,
+    target: Target,
+    material: Material,
+    weights: SourceWeights | None,
+    config: RunConfig,
+    preprocessing: Preprocessing,
+    directory: Path,
+    progress: Progress,
+) -> Trained:
+    if choice.method.rows is None or config.steps is None:
+        raise ValueError("a gradient-trained method needs rows and a resolved number of steps")
+    pool, dataset = _pool_views(target, config, preprocessing, progress)
+    targets = _source_targets(material, weights, pool)
+    plan = choice.method.rows(config)
+    steps = int(config.steps * config.batch_size / plan.cost)
+    student = build_student(
+        config.student,
+        len(target.classes),
+        weights=config.student_weights,
+        source_classes={name: each.num_classes for name, each in targets.items()},
+        seed=target.split.seed,
+        offline=config.offline,
+    )
+    batches = TrainingBatches(
+        dataset,
+        target.labels_of(target.split.labeled),
+        labeled_rows=_rows_of(target.split.labeled, pool),
+        pool_size=len(pool),
+        plan=plan,
+        steps=steps,
+        seed=target.split.seed,
+    )
+    settings = Optimization(
+        steps=steps,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        ema=config.ema,
+        bn=config.bn,
+        seed=target.split.seed,
+        device=config.device,
+    )
+    checkpoints = CheckpointPolicy(
+        directory / "checkpoints" / "last.safetensors",
+        fingerprint=_fingerprint(choice.name, target, material, weights, config),
+    )
+    with stop_on_signal() as should_stop:
+        return train_student(
+            student,
+            batches,
+            _objective(choice, targets, weights, config),
+            settings=settings,
+            checkpoints=checkpoints,
+            progress=progress,
+            should_stop=should_stop,
+            task=f"{choice.name}, seed {target.split.seed}",
+        )
+
+
+def _objective(
+    choice: MethodChoice, targets: Mapping[str, SourceTargets], weights: SourceWeights | None, config: RunConfig
+) -> Objective:
+    if weights is not None:
+        return source_space_objective(
+            targets, weights.values, label_weight=config.label_weight, temperature=config.temperature
+        )
+    if choice.name == "fixmatch":
+        return fixmatch_objective(threshold=config.threshold)
+    return supervised_objective
+
+
+def _source_targets(
+    material: Material, weights: SourceWeights | None, pool: tuple[str, ...]
+) -> dict[str, SourceTargets]:
+    """The answers over the pool of every source with a weight; clusters stand in for classes that a source lacks."""
+    targets: dict[str, SourceTargets] = {}
+    for name, weight in (weights.values if weights else {}).items():
+        if weight == 0:
+            continue
+        outputs = material.outputs[name]
+        rows = outputs.rows(pool)
+        if outputs.logits is not None:
+            targets[name] = SourceTargets(outputs.logits, rows)
+        elif outputs.features is not None:
+            targets[name] = SourceTargets(pseudo_classes(outputs.features[rows]), np.arange(len(pool)))
+        else:
+            raise UsageError(f"Source {name} has neither logits nor features, so it cannot be distilled. Leave it out.")
+    return targets
+
+
+def _fit_probe_student(
+    target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress
+) -> Trained:
+    """The `probe` baseline: the initial backbone, frozen, and a probe on the labeled images."""
+    started = time.monotonic()
+    pool, dataset = _pool_views(target, config, preprocessing, progress)
+    model: nn.Module = build_student(
+        config.student,
+        len(target.classes),
+        weights=config.student_weights,
+        source_classes={},
+        seed=target.split.seed,
+        offline=config.offline,
+    ).model.eval()
+    rows = _rows_of(target.split.labeled, pool)
+    with torch.inference_mode():
+        parts = [
+            features_of(model, dataset.views(rows[start : start + EVALUATION_BATCH], "plain", epoch=0, draw=0))
+            for start in range(0, len(rows), EVALUATION_BATCH)
+        ]
+    labels = target.labels_of(target.split.labeled)
+    put_probe_head(model, torch.cat(parts).numpy(), labels, num_classes=len(target.classes))
+    return Trained(model, [], images_seen=len(rows), images_trained=0, seconds=time.monotonic() - started)
+
+
+def _fingerprint(
+    method: str, target: Target, material: Material, weights: SourceWeights | None, config: RunConfig
+) -> str:
+    """Digest of everything that a checkpoint's numbers depend on."""
+    settings = {key: str(value) for key, value in vars(config).items() if key not in ("cache_dir", "workers")}
+    keys = {name: material.outputs[name].key for name in (weights.values if weights else {})}
+    parts = [method, split_digest(target), settings, keys, dict(weights.values) if weights else None]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _write_plan(
+    directory: Path,
+    target: Target,
+    material: Material,
+    ranking: Ranking,
+    weights: SourceWeights | None,
+    config: RunConfig,
+) -> None:
+    """What is known before training starts."""
+    from potstill.config import config_record
+
+    write_yaml(directory / "config.yaml", config_record(config, directory))
+    write_json(directory / "environment.json", environment_record())
+    write_json(directory / "ranking.json", ranking_record(ranking, material))
+    if weights is not None:
+        write_json(
+            directory / "weights.json",
+            {
+                "schema": 1,
+                "scheme": weights.scheme,
+                "weights": dict(weights.values),
+                "effective_sources": weights.effective_sources,
+            },
+        )
+    write_splits(target, directory / "splits.csv")
+
+
+def _write_outcome(
+    directory: Path, target: Target, trained: Trained, evaluation: Evaluation, record: dict[str, Any]
+) -> None:
+    write_lines(directory / "metrics.jsonl", trained.history)
+    write_predictions(
+        directory / "predictions.parquet", evaluation.image_ids, evaluation.labels, evaluation.probs, target.classes
+    )
+    # Written last: a directory with results.json is complete.
+    write_json(directory / "results.json", record)
+    checkpoint = directory / "checkpoints" / "last.safetensors"
+    checkpoint.unlink(missing_ok=True)

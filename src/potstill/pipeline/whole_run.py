@@ -1,0 +1,137 @@
+"""`potstill run`: from a folder of images to an evaluated student and a report."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.config import RunConfig
+from potstill.data import cross_validation_folds
+from potstill.pipeline.methods import parse_method
+from potstill.pipeline.preparation import Material, gather_material, open_configured, rank_material, resolve_config
+from potstill.pipeline.relatedness import Relatedness, judge_relatedness
+from potstill.pipeline.student_runs import source_weights, train_method
+from potstill.reporting import claim_directory, read_json, write_json, write_report
+from potstill.types import Progress, Target, no_progress
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+SMALL_TEST = 200
+"""Below so many test images the accuracy of one test part is too uncertain (standard error above 3 points)."""
+
+FOLDS, REPEATS = 3, 2
+
+
+def run(
+    data: Path,
+    output: Path,
+    *,
+    config: RunConfig,
+    method: str = AUTO,
+    overwrite: bool = False,
+    resume: bool = False,
+    cross_validate: bool | None = None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Check, extract, rank, distil, evaluate, report.
+
+    Where the test part is small, the figure is a repeated cross-validation over all labels instead: students are
+    trained on parts of the labels and asked about the rest, and the student that is kept is trained on every label.
+
+    Args:
+        data: the target.
+        output: the run directory.
+        config: settings.
+        method: a method, or `auto`: `weighted` unless no source is clearly related, then `fixmatch`.
+        overwrite: start again where a run is.
+        resume: go on where a run is.
+        cross_validate: True or False to decide it; None decides by the size of the test part.
+        progress: told about every long task.
+
+    Returns:
+        The content of results.json, with `findings` in words.
+    """
+    if method != AUTO:
+        parse_method(method)
+    claim_directory(output, overwrite=overwrite, resume=resume)
+    target = open_configured(data, config, progress)
+    config = resolve_config(config, target)
+    material = gather_material(target, config, progress)
+    ranking = rank_material(material, target, config)
+    verdict = judge_relatedness(material, target, ranking, config)
+    chosen = _choose(method, verdict, target)
+    source_weights(parse_method(chosen), ranking, config)
+    small = len(target.split.test) < SMALL_TEST if cross_validate is None else cross_validate
+    folds = _cross_validate(chosen, material, target, config, output, progress) if small else None
+    final = _all_labels_for_training(target) if folds else target
+    if folds:
+        ranking = rank_material(material, final, config)
+    done = (output / "results.json").exists()
+    record = (
+        read_json(output / "results.json")
+        if done
+        else train_method(chosen, final, material, ranking, config, directory=output, progress=progress).record
+    )
+    findings = [*target.notes, verdict.sentence, _choice_sentence(method, chosen)]
+    record = {**record, "schema": 1, "target": target.name, "classes": list(target.classes), "findings": findings}
+    if folds:
+        record = {**record, "cross_validation": folds}
+    write_json(output / "results.json", record)
+    write_report(output)
+    return record
+
+
+def _choose(method: str, verdict: Relatedness, target: Target) -> str:
+    if method != AUTO:
+        return method
+    if verdict.related is False:
+        return "fixmatch" if target.split.unlabeled else "transfer"
+    return "weighted"
+
+
+def _choice_sentence(asked: str, chosen: str) -> str:
+    if asked != AUTO:
+        return f"Method: {chosen}, as asked."
+    reasons = {
+        "weighted": "the sources are distilled, weighted by similarity",
+        "fixmatch": "the unlabeled images are used without sources",
+        "transfer": "only labeled images are there to learn from",
+    }
+    return f"Method: {chosen}; {reasons[chosen]}."
+
+
+def _cross_validate(
+    method: str, material: Material, target: Target, config: RunConfig, output: Path, progress: Progress
+) -> dict[str, Any]:
+    """Accuracy over all labeled images, each predicted by students that never saw its label."""
+    accuracies = []
+    for repeat in range(REPEATS):
+        right: list[float] = []
+        for number, fold in enumerate(cross_validation_folds(target, FOLDS, seed=repeat)):
+            directory = output / "folds" / f"repeat{repeat}-fold{number}"
+            if not (directory / "results.json").exists():
+                directory.mkdir(parents=True, exist_ok=True)
+                fold_config = replace(config, seed=repeat)
+                ranking = rank_material(material, fold, fold_config, intervals=False)
+                train_method(method, fold, material, ranking, fold_config, directory=directory, progress=progress)
+            result = read_json(directory / "results.json")
+            right.append(result["accuracy"] * len(fold.split.test))
+        accuracies.append(sum(right) / len(target.split.labeled + target.split.test))
+    return {
+        "folds": FOLDS,
+        "repeats": REPEATS,
+        "accuracy": float(np.mean(accuracies)),
+        "accuracy_by_repeat": accuracies,
+        "images": len(target.split.labeled + target.split.test),
+    }
+
+
+def _all_labels_for_training(target: Target) -> Target:
+    """The test part joins the training labels: its figure was cross-validated, and every label is worth having."""
+    split = target.split
+    return replace(target, split=replace(split, labeled=split.labeled + split.test, test=()))

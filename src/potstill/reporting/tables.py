@@ -1,0 +1,128 @@
+"""Tables for the terminal. They take the JSON shape and fit 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from potstill.reporting._wording import MISSING, average, count, duration, finished_runs, interval, points, score
+
+
+def ranking_table(ranking: Mapping[str, Any]) -> Table:
+    """The sources of a `rank` JSON, best first: score and interval, how often first, size, time, license.
+
+    A source that failed comes last, and its error stands below the table. Two more metrics beside the ranking's own get
+    a column.
+    """
+    metric = ranking["metric"]
+    others = list(
+        dict.fromkeys(name for row in ranking["sources"] for name in row.get("scores") or {} if name != metric)
+    )
+    others = others[:2]
+    table = _empty(f"{len(ranking['sources'])} sources, scored on {ranking['scoring_images']} labeled images")
+    table.add_column("", justify="right")
+    table.add_column("source", overflow="fold")
+    table.add_column(metric, justify="right")
+    table.add_column("95 %", justify="right")
+    for name in others:
+        table.add_column(name, justify="right")
+    for title in ("first", "params", "time"):
+        table.add_column(title, justify="right")
+    table.add_column("license", overflow="fold", max_width=12)
+    for position, row in enumerate(ranking["sources"], start=1):
+        if row.get("score") is None:
+            table.add_row(MISSING, Text(row["name"]), Text("failed", style="red"), *[MISSING] * (len(others) + 5))
+            continue
+        ends, first = row.get("ci95"), row.get("rank_probability")
+        table.add_row(
+            str(position),
+            Text(row["name"], style="bold" if position == 1 else ""),
+            score(row["score"]),
+            MISSING if ends is None else f"{ends[0]:.2f}..{ends[1]:.2f}",
+            *[score(((row.get("scores") or {}).get(name) or {}).get("score")) for name in others],
+            MISSING if first is None else f"{100 * first:.0f} %",
+            count(row.get("params")),
+            duration(_total(row.get("seconds"), row.get("extract_seconds"))),
+            Text(row.get("license") or MISSING),
+        )
+    failed = [row for row in ranking["sources"] if row.get("score") is None]
+    if failed:
+        table.caption = Text("\n".join(f"{row['name']}: {row.get('error') or 'no reason recorded'}" for row in failed))
+    return table
+
+
+def comparison_table(results: Mapping[str, Any], *, against: Sequence[str] = ("transfer", "fixmatch")) -> Table:
+    """The methods of a `compare` JSON, best first, and below them the references.
+
+    Accuracy and its 95 % interval, its standard deviation over seeds, the paired difference to each method of `against`
+    that was run (all in points), and what the method cost: images trained, time, parameters.
+    """
+    summary: Mapping[str, Any] = results.get("summary") or {}
+    baselines = [name for name in against if name in summary]
+    seeds = {run["seed"] for run in finished_runs(results)}
+    table = _empty(f"Accuracy in points over {len(seeds)} seed{'' if len(seeds) == 1 else 's'}; below: 95 % interval")
+    table.add_column("method", overflow="fold", min_width=12)
+    for title in ("accuracy", "sd", *[f"vs {name}" for name in baselines], "images", "time", "params"):
+        table.add_column(title, justify="right", no_wrap=True)
+    best = best_method(results)
+    for method in method_order(results):
+        runs = finished_runs(results, method)
+        figures = summary.get(method) or {"mean": average([run["accuracy"] for run in runs]), "delta_vs": {}}
+        table.add_row(
+            Text(method, style="bold" if method == best else ""),
+            _with_interval(points(figures["mean"]), figures.get("ci95")),
+            points(figures.get("sd")),
+            *[_delta(figures["delta_vs"].get(name)) for name in baselines],
+            count(average([run.get("images_trained") for run in runs])),
+            duration(average([run.get("train_seconds") for run in runs])),
+            count(average([(run.get("student") or {}).get("params") for run in runs])),
+        )
+    for label, rows in reference_rows(results).items():
+        cells = [points(average([row.get("accuracy") for row in rows])), MISSING, *[MISSING] * len(baselines), MISSING]
+        seconds, params = (average([row.get(name) for row in rows]) for name in ("seconds", "params"))
+        table.add_row(Text(label, style="italic"), *cells, duration(seconds), count(params))
+    return table
+
+
+def method_order(results: Mapping[str, Any]) -> list[str]:
+    """The methods with a finished run, highest mean accuracy first."""
+    runs = finished_runs(results)
+    methods = {run["method"]: average([r["accuracy"] for r in finished_runs(results, run["method"])]) for run in runs}
+    return sorted(methods, key=lambda method: (-(methods[method] or 0.0), method))
+
+
+def best_method(results: Mapping[str, Any]) -> str | None:
+    """The most accurate method. `ceiling`, which sees labels that the others do not, only when it is alone."""
+    methods = method_order(results)
+    return next((method for method in methods if method != "ceiling"), methods[0] if methods else None)
+
+
+def reference_rows(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of `references` by what they are called, for example 'source-probe (letters)'."""
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in results.get("references") or []:
+        rows.setdefault(f"{row['name']} ({row['source']})", []).append(row)
+    return rows
+
+
+def _empty(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+
+
+def _delta(delta: Mapping[str, Any] | None) -> str:
+    return MISSING if delta is None else _with_interval(points(delta["mean"], signed=True), delta["ci95"])
+
+
+def _with_interval(value: str, ends: Sequence[float] | None) -> str:
+    return value if ends is None else f"{value}\n{interval(ends).replace(' to ', '..')}"
+
+
+def _total(*seconds: float | None) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) if known else None

@@ -1,0 +1,18 @@
+"""How related is a source to the target? One metric a file; all work alone on numpy arrays or torch tensors.
+
+Every metric takes the outputs of one source for the labeled images, and the labels; it returns a float, higher is
+better, or raises `SimilarityError`. `rank_sources` applies metrics to the cached outputs of many sources.
+"""
+
+from potstill.similarity._cka import cka
+from potstill.similarity._hscore import hscore
+from potstill.similarity._knn import knn
+from potstill.similarity._leep import leep
+from potstill.similarity._logme import logme
+from potstill.similarity._metric import Metric
+from potstill.similarity._nce import nce
+from potstill.similarity._parc import parc
+from potstill.similarity._ranking import rank_sources
+from potstill.similarity._registry import SIMILARITIES
+
+__all__ = ["SIMILARITIES", "Metric", "cka", "hscore", "knn", "leep", "logme", "nce", "parc", "rank_sources"]

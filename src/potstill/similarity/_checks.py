@@ -1,0 +1,123 @@
+"""The one place where inputs of the metrics are checked and cast.
+
+Every metric takes numpy arrays or torch tensors of any floating dtype on any device and works in float64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from potstill.errors import SimilarityError
+
+if TYPE_CHECKING:
+    import torch
+
+    Array = npt.ArrayLike | torch.Tensor
+
+Float64s = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+
+ROW_SUM_TOLERANCE = 1e-2  # float16 probs over a thousand classes miss 1 by less; logits miss it by far
+
+
+def check_features(
+    features: Array, labels: Array, *, metric: str, min_images: int = 2
+) -> tuple[Float64s, Int64s, Int64s]:
+    """Features as float64 `(N, D)`, scaled; class index of each row `(N,)`; images of each class `(C,)`.
+
+    Every feature metric here ignores a common scale, so features are divided by a power of two (which is exact) that
+    brings them into [-1, 1]: squares then neither overflow nor vanish.
+    """
+    index, counts = check_labels(labels, metric=metric, min_images=min_images)
+    return check_matrix(features, len(index), metric=metric, name="features"), index, counts
+
+
+def check_matrix(features: Array, num_images: int | None, *, metric: str, name: str) -> Float64s:
+    """Features alone: float64 `(N, D)`, scaled as in `check_features`, not all rows equal."""
+    matrix = _as_float64(features, metric=metric, name=name)
+    if num_images is not None and len(matrix) != num_images:
+        raise SimilarityError(f"{metric}: {len(matrix)} rows of {name} but {num_images} labels; give one row an image.")
+    if (matrix == matrix[:1]).all():
+        raise SimilarityError(f"{metric}: all {len(matrix)} rows of {name} are equal, so there is nothing to compare.")
+    _, exponent = np.frexp(np.abs(matrix).max())
+    return np.asarray(np.ldexp(matrix, -exponent), dtype=np.float64)
+
+
+def check_probs(probs: Array, labels: Array, *, metric: str) -> tuple[Float64s, Int64s, Int64s]:
+    """Probs as float64 `(N, Z)` whose rows sum to one exactly; class index `(N,)`; images of each class `(C,)`."""
+    index, counts = check_labels(labels, metric=metric, min_images=2)
+    matrix = _as_float64(probs, metric=metric, name="probs")
+    if len(matrix) != len(index):
+        raise SimilarityError(f"{metric}: {len(matrix)} rows of probs but {len(index)} labels; give one row an image.")
+    totals = matrix.sum(axis=1, keepdims=True)
+    if matrix.min() < 0 or np.abs(totals - 1).max() > ROW_SUM_TOLERANCE:
+        raise SimilarityError(
+            f"{metric}: probs must be non-negative with rows that sum to 1, got values from {matrix.min():.4g} and row "
+            f"sums from {totals.min():.4g} to {totals.max():.4g}; apply softmax to logits first."
+        )
+    return matrix / totals, index, counts
+
+
+def check_labels(labels: Array, *, metric: str, min_images: int) -> tuple[Int64s, Int64s]:
+    """Class index 0..C-1 of each image `(N,)` and images of each class `(C,)`, both int64; labels are any integers."""
+    array = _to_numpy(labels)
+    if array.ndim != 1 or array.dtype.kind not in "iub":
+        raise SimilarityError(
+            f"{metric}: labels must be integers of shape (N,), got dtype {array.dtype} and shape {array.shape}."
+        )
+    if len(array) < min_images:
+        raise SimilarityError(f"{metric}: needs at least {min_images} labeled images, got {len(array)}.")
+    _, index, counts = np.unique(array, return_inverse=True, return_counts=True)
+    if len(counts) < 2:
+        raise SimilarityError(f"{metric}: needs images of at least 2 classes, got {len(counts)}.")
+    return index.astype(np.int64), counts.astype(np.int64)
+
+
+def finite_score(score: float, *, metric: str) -> float:
+    """The score as a Python float; the last guard against NaN and infinity."""
+    if not np.isfinite(score):
+        raise SimilarityError(f"{metric}: the result is {score}, not a finite number; the features are degenerate.")
+    return float(score)
+
+
+def centre_columns(matrix: Float64s) -> Float64s:
+    """Columns with mean zero. The second pass takes out the rounding of the first, which matters far from zero."""
+    centred = matrix - matrix.mean(axis=0)
+    centred -= centred.mean(axis=0)
+    centred[:, (matrix == matrix[:1]).all(axis=0)] = 0.0  # a constant column is exactly zero, not rounding noise
+    return np.asarray(centred, dtype=np.float64)
+
+
+def class_sums(matrix: Float64s, index: Int64s, counts: Int64s) -> Float64s:
+    """Sum of the rows of each class, `(C, D)`."""
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    ordered = matrix[np.argsort(index, kind="stable")]
+    return np.asarray(np.add.reduceat(ordered, starts, axis=0), dtype=np.float64)
+
+
+def _as_float64(values: Array, *, metric: str, name: str) -> Float64s:
+    array = _to_numpy(values)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiub":
+        raise SimilarityError(
+            f"{metric}: {name} must be real numbers of shape (images, dimensions), "
+            f"got dtype {array.dtype} and shape {array.shape}."
+        )
+    matrix = array.astype(np.float64)
+    bad_rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(bad_rows):
+        raise SimilarityError(
+            f"{metric}: {name} hold NaN or infinity in {len(bad_rows)} of {len(matrix)} rows, first in row "
+            f"{bad_rows[0]}; check the source's weights and preprocessing, or store {name} as float32."
+        )
+    return matrix
+
+
+def _to_numpy(values: Array) -> npt.NDArray[Any]:
+    """A numpy view or copy. Torch tensors are recognised by their methods, so that torch need not be imported."""
+    if hasattr(values, "detach"):
+        tensor = values.detach().cpu()
+        return np.asarray((tensor.double() if tensor.is_floating_point() else tensor).numpy())
+    return np.asarray(values)

@@ -1,0 +1,94 @@
+"""LogME: how well does a Bayesian linear model of the features explain the labels?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from potstill.similarity._checks import Float64s, check_features, finite_score
+
+if TYPE_CHECKING:
+    from potstill.similarity._checks import Array
+
+LOWEST, HIGHEST = 1e-8, 1e12  # range of the noise ratio, in mean eigenvalues of the Gram matrix
+GRID_POINTS = 81  # four a decade, so that the global maximum lies between neighbours of the best
+HALVINGS = 44  # of two grid steps: the logarithm of the ratio is then known to 1e-13
+
+
+def logme(features: Array, labels: Array) -> float:
+    """Log of the maximum evidence: the best log-likelihood an image of the labels under Bayesian linear regression.
+
+    For each class the 0/1 label y of all images is modelled as y = F w + noise with w ~ N(0, 1/alpha) and noise
+    ~ N(0, 1/beta); the evidence p(y | F, alpha, beta) is maximised over both precisions, and its logarithm over N is
+    averaged over classes. For a given ratio alpha / beta the best beta is known in closed form, so the search is over
+    the ratio alone: a grid finds the global maximum, bisection of the derivative makes it exact. All N eigenvalues
+    enter, also for N < D, where a common implementation drops the zero ones. The ratio stays within 1e-8 to 1e12 mean
+    eigenvalues: where features fit the labels exactly the evidence would otherwise have no maximum.
+
+    Args:
+        features: `(N, D)`, real, not centred.
+        labels: `(N,)`, any integers; a class may have one image.
+
+    Returns:
+        A real number, higher is better; not bounded, and often negative. Only comparable on the same labels.
+
+    Cost: O(N D min(N, D)) time, O(min(N, D)^2) memory beside the features; no iteration over D.
+
+    Raises:
+        SimilarityError: bad inputs.
+
+    Reference: You et al., "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021,
+    equation 2 and algorithm 1 (a fixed-point iteration to the same stationary point).
+
+    >>> round(logme([[0.0, 1.0], [0.2, 0.9], [1.0, 0.0], [0.9, 0.3], [1.0, 0.1]], [0, 0, 1, 1, 1]), 4)
+    -0.217
+    """
+    matrix, index, counts = check_features(features, labels, metric="logme")
+    eigenvalues, energy, residual = _spectrum(matrix, np.eye(len(counts))[index])
+    evidence = _maximum_evidence(eigenvalues / eigenvalues.mean(), energy, residual, len(matrix))
+    return finite_score(float(evidence.mean()), metric="logme")
+
+
+def _spectrum(matrix: Float64s, targets: Float64s) -> tuple[Float64s, Float64s, Float64s]:
+    """Non-zero eigenvalues of F F' `(K,)`, squared coordinates of y along them `(K, C)`, rest of |y|^2 `(C,)`."""
+    wide = len(matrix) <= matrix.shape[1]
+    eigenvalues, vectors = np.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
+    kept = eigenvalues > eigenvalues[-1] * len(eigenvalues) * np.finfo(np.float64).eps
+    eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
+    # Left singular vectors U: the eigenvectors themselves, or F V / singular value.
+    energy = (vectors.T @ targets) ** 2 if wide else (vectors.T @ (matrix.T @ targets)) ** 2 / eigenvalues[:, None]
+    squared = (targets**2).sum(axis=0)
+    residual = squared - energy.sum(axis=0)
+    residual[residual < 1e-12 * squared] = 0.0  # y lies in the span of the features; the rest is rounding
+    return eigenvalues, energy, residual
+
+
+def _maximum_evidence(eigenvalues: Float64s, energy: Float64s, residual: Float64s, count: int) -> Float64s:
+    """Largest log evidence over N for each class `(C,)`. The search variable is log(alpha / beta)."""
+    grid = np.linspace(np.log(LOWEST), np.log(HIGHEST), GRID_POINTS)
+    values = np.stack([_evidence(np.full(len(residual), at), eigenvalues, energy, residual, count) for at in grid])
+    best = values.argmax(axis=0)
+    low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, GRID_POINTS - 1)]
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        rising = _slope(middle, eigenvalues, energy, residual, count) > 0
+        low, high = np.where(rising, middle, low), np.where(rising, high, middle)
+    found = _evidence((low + high) / 2, eigenvalues, energy, residual, count)
+    return np.asarray(np.maximum(found, values.max(axis=0)), dtype=np.float64)
+
+
+def _evidence(log_ratio: Float64s, eigenvalues: Float64s, energy: Float64s, residual: Float64s, count: int) -> Float64s:
+    """log p(y | F, ratio, best beta) / N (equation 2): the normal density with covariance (1 + F F' / ratio) / beta."""
+    ratio = np.exp(log_ratio)
+    misfit = residual + (energy * (ratio / (ratio + eigenvalues[:, None]))).sum(axis=0)  # N / best beta
+    log_determinant = np.log1p(eigenvalues[:, None] / ratio).sum(axis=0)
+    return np.asarray(-0.5 * (np.log(2 * np.pi * misfit / count) + 1 + log_determinant / count), dtype=np.float64)
+
+
+def _slope(log_ratio: Float64s, eigenvalues: Float64s, energy: Float64s, residual: Float64s, count: int) -> Float64s:
+    """Derivative of `_evidence` by log_ratio, times 2."""
+    ratio = np.exp(log_ratio)
+    kept = ratio / (ratio + eigenvalues[:, None])
+    misfit = residual + (energy * kept).sum(axis=0)
+    return np.asarray((1 - kept).sum(axis=0) / count - (energy * kept * (1 - kept)).sum(axis=0) / misfit)
