@@ -165,19 +165,19 @@ def train_source(
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
     steps = epochs * (len(images) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
-    model.train()
+    model.to(memory_format=torch.channels_last).train()  # twice as fast on a CPU
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator)
         for rows in order.split(batch_size):
             if len(rows) < batch_size:
                 continue
-            logits = model(augment(images[rows], generator, flip=flip))
-            loss = cross_entropy(logits, labels[rows], label_smoothing=0.1)
+            batch = augment(images[rows], generator, flip=flip).contiguous(memory_format=torch.channels_last)
+            loss = cross_entropy(model(batch), labels[rows], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    model.eval()
+    model.to(memory_format=torch.contiguous_format).eval()
 
 
 def measure_accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -270,10 +270,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build a new user's folder: images, zoo file, trained models.")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT)
     parser.add_argument("--size", type=int, default=96, help="image size of the emoji source")
-    parser.add_argument("--epochs", type=int, default=30, help="epochs of the emoji source")
+    parser.add_argument("--epochs", type=int, default=16, help="epochs of the emoji source")
     arguments = parser.parse_args()
     output: Path = arguments.output
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)  # the same sums on every machine, and quicker than many threads where cores are shared
     if not (IMAGENET_WEIGHTS / f"{STUDENT}.safetensors").exists():
         parser.error("ImageNet weights are missing; first run: python benchmarks/imagenet_weights/convert.py")
     (output / "weights").mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,8 @@ def option(default: Any, text: str, *groups: str) -> Any:
 class RunConfig:
     """Every setting of a run. None means "decide from the data or the model"; what was decided is written back."""
 
-    layout: Literal["split", "classes", "manifest"] | None = option(
-        None, "Layout of DATA: split (train/<class>/...), classes (<class>/...), manifest.", "data"
+    layout: Literal["parts", "classes", "manifest"] | None = option(
+        None, "Layout of DATA: parts (train/<class>/...), classes (<class>/...), manifest.", "data"
     )
     unlabeled: Path | None = option(None, "Folder with unlabeled images.", "data")
     split_seed: int = option(0, "Seed of the drawn test part.", "data")
@@ -52,12 +52,16 @@ class RunConfig:
 
     zoo: str = option("mini", "Zoo file, or the name of a built-in list (mini, light).", "zoo")
     metric: str = option("parc", "Similarity metric(s), comma-separated; the first one ranks.", "zoo")
-    scoring_images: Annotated[int, at.Ge(2)] = option(500, "Most labeled images on which similarity is computed.", "zoo")
+    scoring_images: Annotated[int, at.Ge(2)] = option(
+        500, "Most labeled images on which similarity is computed.", "zoo"
+    )
     scheme: Literal["nearest", "equal", "power", "softmax", "top-k"] = option(
         "power", "How scores become source weights.", "weights"
     )
     power: Annotated[float, at.Ge(0)] = option(6.0, "Exponent of the power scheme.", "weights")
-    softmax_temperature: Positive = option(0.05, "Temperature of the softmax scheme.", "weights")
+    softmax_temperature: Positive = option(
+        0.5, "Temperature of the softmax scheme, in standard deviations of the scores.", "weights"
+    )
     top_k: Count = option(3, "Number of sources of the top-k scheme.", "weights")
 
     student: str = option("timm/tf_efficientnet_lite0", "Student model, timm/NAME.", "student")
@@ -69,7 +73,9 @@ class RunConfig:
     batch_size: Annotated[int, at.Ge(4)] = option(96, "Image passes of a training step.", "training")
     epochs: Positive | None = option(None, "Length in passes over the pool.", "training")
     steps: Count | None = option(None, "Length in steps (instead of --epochs).", "training")
-    minutes: Positive | None = option(None, "Length in minutes of training a student (instead of --epochs).", "training")
+    minutes: Positive | None = option(
+        None, "Length in minutes of training a student (instead of --epochs).", "training"
+    )
     lr: Positive = option(0.03, "Peak learning rate.", "training")
     weight_decay: Annotated[float, at.Ge(0)] = option(5e-4, "Weight decay.", "training")
     ema: Annotated[float, at.Ge(0), at.Lt(1)] = option(0.99, "Decay of the averaged weights.", "training")
@@ -99,7 +105,10 @@ def build_config(values: Mapping[str, Any], *, file: Path | None = None) -> RunC
     """
     from pydantic import TypeAdapter, ValidationError
 
-    merged = {**(_read_file(file) if file else {}), **{key: value for key, value in values.items() if value is not None}}
+    merged = {
+        **(_read_file(file) if file else {}),
+        **{key: value for key, value in values.items() if value is not None},
+    }
     known = [each.name for each in fields(RunConfig)]
     for key in merged:
         if key not in known:

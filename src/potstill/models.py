@@ -305,6 +305,6 @@ def _weights_errors(name: str, cfg: Mapping[str, Any]) -> Iterator[None]:
     """Turn what timm raises while it fetches and loads library weights into a SourceError."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         place = cfg.get("hf_hub_id") or cfg.get("url")
         raise SourceError(f"Library weights of '{name}' ({place}) cannot be fetched or loaded: {error}.") from error

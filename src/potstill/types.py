@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 LabelSpace = Literal["source", "clusters", "target"]
+ViewKind = Literal["plain", "weak", "strong"]
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 
@@ -27,7 +28,7 @@ class Rows(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, indices: npt.NDArray[np.int64], /) -> npt.NDArray[np.generic]: ...
+    def __getitem__(self, indices: npt.NDArray[np.int64], /) -> npt.NDArray[np.floating]: ...
 
 
 class Progress(Protocol):
@@ -300,4 +301,4 @@ class Evaluation:
     image_ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     probs: npt.NDArray[np.float32]
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)

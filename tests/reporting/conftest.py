@@ -135,3 +135,15 @@ def comparison(tmp_path_factory) -> Path:
 @pytest.fixture
 def ranking() -> dict:
     return made_up_ranking()
+
+
+@pytest.fixture
+def make_comparison():
+    """`write_comparison(root, methods, seeds, classes, draws)`."""
+    return write_comparison
+
+
+@pytest.fixture
+def make_run():
+    """`write_run(folder, method, seed, classes, images)`."""
+    return write_run

@@ -92,7 +92,7 @@ def test_source_without_classifier_fails_only_where_probs_are_needed(zoo):
 
 
 def test_equal_scores_are_sorted_by_name(zoo):
-    same = {name: zoo["near"] for name in ("c", "a", "b")}
+    same = dict.fromkeys(("c", "a", "b"), zoo["near"])
     assert [row.name for row in rank_sources(same, IDS, LABELS).sources] == ["a", "b", "c"]
 
 

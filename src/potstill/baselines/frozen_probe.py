@@ -1,4 +1,4 @@
-"""The `probe` baseline: the student's initial backbone stays frozen, a probe on its features becomes the target head."""
+"""The `probe` baseline: the initial backbone stays frozen; a probe on its features becomes the target head."""
 
 from __future__ import annotations
 

@@ -81,7 +81,9 @@ def locked(path: Path) -> Iterator[None]:
         stream = path.open("a+b")
     except OSError as error:
         reason = error.strerror or error
-        raise OutputError(f"Cannot write to {path.parent}: {reason}. Choose another folder with --cache-dir.") from error
+        raise OutputError(
+            f"Cannot write to {path.parent}: {reason}. Choose another folder with --cache-dir."
+        ) from error
     with stream:
         _lock(stream.fileno())
         try:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from potstill.cache.records import read_record, repair_hint, write_durably, writ
 from potstill.errors import CacheError
 
 Arrays = dict[str, npt.NDArray[np.generic]]
-DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "U8": np.dtype("u1")}
+DTYPES: Mapping[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "U8": np.dtype("u1")}
 FLOAT16_MAX = 65504.0
 # A row is kept in float16 only if that moves it by less than this share of its norm; float16 itself rounds by 2**-11.
 FLOAT16_ERROR = 2.0**-10
@@ -120,13 +121,12 @@ def open_shard(path: Path) -> Arrays:
     arrays: Arrays = {}
     for name, entry in json.loads(content[8:start].tobytes()).items():
         begin, end = entry["data_offsets"]
-        dtype: np.dtype[np.generic] = DTYPES[entry["dtype"]]
-        arrays[name] = content[start + begin : start + end].view(dtype).reshape(entry["shape"])
+        arrays[name] = content[start + begin : start + end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return arrays
 
 
 @lru_cache(maxsize=65536)
 def _verify(path: Path, crc32: int, size: int, modified: int, inode: int) -> None:
     """Check the checksum of a file; once a process, as long as the file system sees no change (errors are not kept)."""
-    if zlib.crc32(memoryview(np.memmap(path, dtype=np.uint8, mode="r"))) != crc32:
+    if zlib.crc32(np.memmap(path, dtype=np.uint8, mode="r").data) != crc32:
         raise CacheError(f"The cache file {path} is damaged: its checksum does not match. {repair_hint(path)}")

@@ -65,6 +65,13 @@ class OutputStore:
             self.refresh()
             yield
 
+    @property
+    def batch_size(self) -> int:
+        """The batch size that was fixed at first use. Raises CacheError for an entry without a manifest."""
+        if self.manifest is None:
+            raise CacheError(f"The cache entry {self.folder} has no manifest yet.")
+        return int(self.manifest["choices"]["batch_size"])
+
     def missing(self, digests: Sequence[str]) -> list[str]:
         """Those of the sha256 hex digests that have no row, sorted, each once."""
         return sorted({digest for digest in digests if bytes.fromhex(digest) not in self._place})

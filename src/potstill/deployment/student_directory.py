@@ -47,7 +47,7 @@ def save_student(
     preprocessing: Preprocessing,
     temperature: float = 1.0,
 ) -> None:
-    """Write `model.safetensors` and `config.json`; `timm.create_model("local-dir:DIRECTORY", pretrained=True)` reads it.
+    """Write `model.safetensors` and `config.json`; timm reads them as `local-dir:DIRECTORY` with pretrained=True.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -75,7 +75,9 @@ def save_student(
         partial.replace(directory / WEIGHTS_FILE)
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"The student cannot be written to {directory.name}: {error}. Choose another --output.") from error
+        raise OutputError(
+            f"The student cannot be written to {directory.name} ({error}). Use another --output."
+        ) from error
 
 
 def load_student(directory: Path) -> SavedStudent:
@@ -91,7 +93,12 @@ def load_student(directory: Path) -> SavedStudent:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         cfg, extra = config["pretrained_cfg"], config["potstill"]
-        model = create_model(extra["model"], weights=folder / WEIGHTS_FILE, num_classes=config["num_classes"])
+        model = create_model(
+            extra["model"],
+            weights=folder / WEIGHTS_FILE,
+            num_classes=config["num_classes"],
+            image_size=cfg["input_size"][1],
+        )
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no student in {directory} (missing {Path(error.filename).name}).") from error
     except (ValueError, KeyError, PotstillError) as error:

@@ -2,9 +2,10 @@
 
 from potstill.evaluation.comparisons import Delta, MethodSummary, RunPredictions, is_ahead, is_tied, summarise_runs
 from potstill.evaluation.cost import model_cost
-from potstill.evaluation.metrics import classification_metrics, confusion_matrix, per_class_recall
+from potstill.evaluation.metrics import METRICS, classification_metrics, confusion_matrix, per_class_recall
 
 __all__ = [
+    "METRICS",
     "Delta",
     "MethodSummary",
     "RunPredictions",

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from potstill.errors import DataError
 from potstill.types import Floats, Ints
 
+# What `classification_metrics` returns, in this order.
+METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
 ECE_BINS = 15
 # The smallest probability that float32 tells from zero next to one; keeps -log finite for a confident mistake.
 NLL_FLOOR = float(np.finfo(np.float32).eps)

@@ -100,7 +100,8 @@ def compare(
             records.append(_one_run(name, draw, material, config, output, whole))
             write_json(output / "results.json", _results(output, target, records, references))
     write_report(output)
-    return read_json(output / "results.json")
+    results: dict[str, Any] = read_json(output / "results.json")
+    return results
 
 
 def _settle_config(
@@ -147,11 +148,18 @@ def _one_run(
     directory = output / f"{name}-seed{seed}"
     if (directory / "results.json").exists():
         progress.skip()
-        return read_json(directory / "results.json")
+        finished: dict[str, Any] = read_json(directory / "results.json")
+        return finished
     directory.mkdir(parents=True, exist_ok=True)
     try:
         run = train_method(
-            name, draw.target, material, draw.ranking, replace(config, seed=seed), directory=directory, progress=progress
+            name,
+            draw.target,
+            material,
+            draw.ranking,
+            replace(config, seed=seed),
+            directory=directory,
+            progress=progress,
         )
     except DivergedError as error:
         log.warning("%s, seed %d failed: %s", name, seed, error)
@@ -187,7 +195,7 @@ class _WholeProgress:
 
 
 def _source_probe(material: Material, draw: LabelDraw) -> dict[str, Any]:
-    """Reference row: a probe on the features of the best-ranked source. It runs at the source's cost, not the student's."""
+    """Reference row: a probe on the features of the best-ranked source. It costs what the source costs to run."""
     started = time.monotonic()
     target = draw.target
     name = next((name for name in draw.ranking.scores() if material.outputs[name].features is not None), None)

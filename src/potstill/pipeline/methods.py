@@ -73,5 +73,7 @@ def parse_method(name: str) -> MethodChoice:
         raise unknown_name("method", base, METHODS)
     method = METHODS[base]
     if left_out and method.scheme is None:
-        raise UsageError(f"'{name}' leaves out a source, but {base} uses no sources. Use for instance weighted{WITHOUT}NAME.")
+        raise UsageError(
+            f"'{name}' leaves out a source, but {base} uses no sources. Use for instance weighted{WITHOUT}NAME."
+        )
     return MethodChoice(name, method, left_out or None)

@@ -17,13 +17,14 @@ from potstill.cache import default_cache_dir, extract_outputs
 from potstill.config import RunConfig, check_data_path
 from potstill.data import open_target, scoring_ids
 from potstill.errors import UsageError
-from potstill.models import create_model, model_preprocessing
+from potstill.models import create_model, preprocessing_of, pretrained_cfg_of
 from potstill.similarity import rank_sources
 from potstill.sources import load_zoo
 from potstill.types import Preprocessing, Progress, Ranking, SourceOutputs, Target, Zoo, no_progress
 
 log = logging.getLogger(__name__)
 
+INTERVAL_DRAWS = 40
 SHORTEST_RUN, LONGEST_RUN, DEFAULT_EPOCHS = 300, 2000, 40
 
 
@@ -80,7 +81,7 @@ def gather_material(
     outputs, errors = extract_outputs(
         target,
         zoo,
-        tuple(image_ids) if image_ids is not None else tuple(sorted(target.files)),
+        image_ids=tuple(sorted(target.files)) if image_ids is None else tuple(image_ids),
         cache_dir=cache_dir_of(config),
         device=device_of(config),
         workers=config.workers,
@@ -103,7 +104,7 @@ def rank_material(material: Material, target: Target, config: RunConfig, *, inte
         metric=metric,
         also=tuple(also),
         errors=material.errors,
-        intervals=intervals,
+        interval_draws=INTERVAL_DRAWS if intervals else 0,
         seed=config.seed,
     )
 
@@ -162,15 +163,14 @@ def resolve_config(config: RunConfig, target: Target) -> RunConfig:
 
 
 def student_preprocessing(config: RunConfig) -> Preprocessing:
-    """Evaluation transform of the student: the whole shorter side, nothing cropped away, the model's own mean and std."""
-    own = model_preprocessing(config.student)
-    return replace(own, image_size=config.image_size or own.image_size, crop=1.0)
+    """Evaluation transform of the student: the model's own, but the whole shorter side is seen."""
+    return preprocessing_of(pretrained_cfg_of(config.student), image_size=config.image_size, crop=1.0)
 
 
 def _seconds_per_step(config: RunConfig, num_classes: int) -> float:
     """Median time of a training step of the student on random images, after one step to warm up."""
     size = config.image_size or student_preprocessing(config).image_size
-    model = create_model(config.student, num_classes=num_classes).to(device_of(config)).train()
+    model = create_model(config.student, num_classes=num_classes, image_size=size).to(device_of(config)).train()
     images = torch.randn(config.batch_size, 3, size, size, device=device_of(config))
     times = []
     for _ in range(4):

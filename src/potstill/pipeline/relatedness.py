@@ -95,14 +95,14 @@ def _student_features(target: Target, ids: Sequence[str], config: RunConfig) -> 
         weights=weights,
         pretrained=weights is None,
         num_classes=0,
+        image_size=config.image_size,
         ignore_classifier=True,
         offline=config.offline,
     ).eval()
     preprocessing = student_preprocessing(config)
-    files = {image_id: target.files[image_id] for image_id in ids}
     with torch.inference_mode():
         parts = [
             features_of(model, normalise(pixels, preprocessing.mean, preprocessing.std)).numpy()
-            for _, pixels in prepare_images(files, preprocessing, batch_size=128, workers=config.workers)
+            for _, pixels in prepare_images(target.files, ids, preprocessing=preprocessing, workers=config.workers)
         ]
     return np.concatenate(parts).astype(np.float64)

@@ -42,7 +42,7 @@ def extract(
     outputs, errors = extract_outputs(
         target,
         zoo,
-        tuple(sorted(target.files)),
+        image_ids=tuple(sorted(target.files)),
         cache_dir=cache_dir or default_cache_dir(),
         device=device_of(RunConfig(device=device)),
         workers=workers,
@@ -115,4 +115,6 @@ def distill(
             claim_directory(directory, overwrite=overwrite, resume=False)
         config = replace(config, seed=target.split.seed)
         ranking = rank_material(material, target, config, intervals=False)
-        return train_method("weighted", target, material, ranking, config, directory=directory, weights=weights, progress=progress)
+        return train_method(
+            "weighted", target, material, ranking, config, directory=directory, weights=weights, progress=progress
+        )

@@ -25,7 +25,8 @@ from potstill.deployment.student_directory import SavedStudent, load_student, sa
 from potstill.distillation.clusters import pseudo_classes
 from potstill.distillation.objective import SourceTargets, source_space_objective
 from potstill.errors import UsageError, unknown_name
-from potstill.evaluation import METRICS, classification_metrics, model_cost
+from potstill.evaluation import classification_metrics, model_cost
+from potstill.evaluation.metrics import METRICS
 from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.preparation import Material, cache_dir_of, ranking_record, student_preprocessing
@@ -64,11 +65,11 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
             raise unknown_name("source to leave out", choice.left_out, scores)
         scores.pop(choice.left_out, None)
     if not scores:
-        raise UsageError("No source has a score, so there is nothing to distil. Look at `potstill rank` for the reasons.")
+        raise UsageError(
+            "No source has a score, so there is nothing to distil. Look at `potstill rank` for the reasons."
+        )
     scheme = config.scheme if choice.method.scheme == "config" else choice.method.scheme
-    return weigh(
-        scores, scheme=scheme, power=config.power, temperature=config.softmax_temperature, top_k=config.top_k
-    )
+    return weigh(scores, scheme=scheme, power=config.power, temperature=config.softmax_temperature, top_k=config.top_k)
 
 
 def train_method(
@@ -107,9 +108,7 @@ def train_method(
         trained = _train_gradients(choice, target, material, weights, config, preprocessing, directory, progress)
     seconds = max(trained.seconds, time.monotonic() - started)
     name = config.student
-    save_student(
-        trained.model, directory / "student", name=name, classes=target.classes, preprocessing=preprocessing
-    )
+    save_student(trained.model, directory / "student", name=name, classes=target.classes, preprocessing=preprocessing)
     evaluation = evaluate_student(load_student(directory), target, target.split.test, config)
     val = None
     if config.use_val and target.split.val:
@@ -147,8 +146,9 @@ def evaluate_student(
         [
             student.probs(normalise(pixels, student.preprocessing.mean, student.preprocessing.std))
             for _, pixels in prepare_images(
-                {image_id: target.files[image_id] for image_id in image_ids},
-                student.preprocessing,
+                target.files,
+                image_ids,
+                preprocessing=student.preprocessing,
                 batch_size=EVALUATION_BATCH,
                 workers=config.workers,
             )
@@ -178,7 +178,13 @@ def _pool_views(
     """The pool's images in an order that does not depend on the label draw, decoded once, and their views."""
     pool = tuple(sorted(target.split.pool))
     pixels = pack_pixels(
-        target, pool, preprocessing.image_size, cache_dir=cache_dir_of(config), workers=config.workers, progress=progress
+        target,
+        pool,
+        preprocessing.image_size,
+        interpolation=preprocessing.interpolation,
+        cache_dir=cache_dir_of(config),
+        workers=config.workers,
+        progress=progress,
     )
     dataset = ViewDataset(
         pixels,
@@ -218,6 +224,7 @@ def _train_gradients(
         len(target.classes),
         weights=config.student_weights,
         source_classes={name: each.num_classes for name, each in targets.items()},
+        image_size=preprocessing.image_size,
         seed=target.split.seed,
         offline=config.offline,
     )
@@ -287,9 +294,7 @@ def _source_targets(
     return targets
 
 
-def _fit_probe_student(
-    target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress
-) -> Trained:
+def _fit_probe_student(target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress) -> Trained:
     """The `probe` baseline: the initial backbone, frozen, and a probe on the labeled images."""
     started = time.monotonic()
     pool, dataset = _pool_views(target, config, preprocessing, progress)
@@ -298,6 +303,7 @@ def _fit_probe_student(
         len(target.classes),
         weights=config.student_weights,
         source_classes={},
+        image_size=preprocessing.image_size,
         seed=target.split.seed,
         offline=config.offline,
     ).model.eval()

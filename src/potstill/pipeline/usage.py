@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from potstill.config import RunConfig
-from potstill.data import image_files, open_target, prepare_images, split_digest
+from potstill.data import list_images, open_target, prepare_images, split_digest
 from potstill.data.preprocessing import normalise
 from potstill.deployment.student_directory import load_student
 from potstill.errors import DataError
@@ -54,11 +54,12 @@ def evaluate(
         )
     position = np.array([student.classes.index(name) for name in target.classes])
     labels = position[target.labels_of(image_ids)]
-    files = {image_id: target.files[image_id] for image_id in image_ids}
     probs = np.concatenate(
         [
             student.probs(normalise(pixels, student.preprocessing.mean, student.preprocessing.std))
-            for _, pixels in prepare_images(files, student.preprocessing, batch_size=128, workers=config.workers)
+            for _, pixels in prepare_images(
+                target.files, image_ids, preprocessing=student.preprocessing, workers=config.workers
+            )
         ]
     )
     return {
@@ -83,12 +84,13 @@ def predict(run_directory: Path, images: Sequence[Path], *, workers: int = 2) ->
         DataError: no image among `images`.
     """
     student = load_student(run_directory)
-    files = image_files(images)
+    files = [file for path in images for file in (list_images(path).images if path.is_dir() else (path,))]
     if not files:
         raise DataError(f"No image in {', '.join(str(path) for path in images)}. Give image files or folders of them.")
     for path in files:
         try:
-            (_, pixels), = prepare_images({str(path): path}, student.preprocessing, batch_size=1, workers=0)
+            name = str(path)
+            ((_, pixels),) = prepare_images({name: path}, [name], preprocessing=student.preprocessing)
         except DataError as error:
             yield {"path": str(path), "error": str(error)}
             continue
@@ -111,5 +113,3 @@ def _stored_config(run_directory: Path) -> RunConfig:
 def _open_fully_labeled(data: Path, config: RunConfig, progress: Progress) -> Target:
     """Other data: no label is hidden."""
     return open_target(data, cache_dir=cache_dir_of(config), workers=config.workers, progress=progress)
-
-

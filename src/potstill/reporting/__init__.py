@@ -8,10 +8,13 @@ from potstill.reporting.record import (
     read_json,
     read_predictions,
     read_results,
+    read_yaml,
     write_csv,
     write_json,
+    write_lines,
     write_predictions,
     write_text,
+    write_yaml,
 )
 from potstill.reporting.tables import comparison_table, ranking_table
 from potstill.reporting.verdicts import comparison_verdict, ranking_verdict
@@ -27,10 +30,13 @@ __all__ = [
     "read_json",
     "read_predictions",
     "read_results",
+    "read_yaml",
     "render_report",
     "write_csv",
     "write_json",
+    "write_lines",
     "write_predictions",
     "write_report",
     "write_text",
+    "write_yaml",
 ]

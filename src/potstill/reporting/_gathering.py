@@ -100,7 +100,7 @@ def _weights(
     path = directory / "weights.json"
     content = _read_or_note(read_json, path, "the source weights", notes) if path.is_file() else None
     if isinstance(content, dict):
-        values = content.get("values", content)
+        values = content.get("weights", content)
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
         return numbers or None, None
     return None, None

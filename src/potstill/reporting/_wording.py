@@ -17,7 +17,7 @@ def points(rate: float | None, *, signed: bool = False) -> str:
     if rate is None:
         return MISSING
     text = f"{100 * rate:+.1f}" if signed else f"{100 * rate:.1f}"
-    return text.replace("-0.0", "0.0") if float(text) == 0 else text
+    return text if float(text) else "0.0"
 
 
 def interval(ends: Sequence[float] | None, *, signed: bool = False) -> str:

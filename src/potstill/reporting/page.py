@@ -40,16 +40,20 @@ def render_report(record: Mapping[str, Any]) -> str:
     """
     results, ranking = record.get("results"), record.get("ranking")
     methods = _method_rows(results) if results else []
+    judged = [row for row in methods if row["accuracies"]]
     return _template().render(
         title=record["title"],
         comparison=comparison_verdict(results) if results else None,
+        findings=[text for run in (results or {}).get("runs", []) for text in run.get("findings") or []],
         relatedness=ranking_verdict(ranking) if ranking else None,
-        results=results,
+        split_sha256=(results or {}).get("split_sha256"),
         methods=methods,
+        judged=bool(judged),
+        several=any(row["seeds"] > 1 for row in methods),
         baselines=[name for name in ("transfer", "fixmatch") if results and name in (results.get("summary") or {})],
         references=_reference_summary(results) if results else [],
         meanings={name: _MEANINGS[name] for name in (row["name"] for row in methods) if name in _MEANINGS},
-        accuracy_plot=accuracy_plot(methods) if len(methods) > 1 else None,
+        accuracy_plot=accuracy_plot(judged) if len(judged) > 1 else None,
         ranking=ranking,
         sources=_source_rows(ranking, record.get("weights") or {}),
         weights_of=record.get("weights_of"),
@@ -109,7 +113,7 @@ def _method_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "name": method,
                 "is_best": method == best,
                 "seeds": len(runs),
-                "accuracies": [run["accuracy"] for run in runs],
+                "accuracies": [run["accuracy"] for run in runs if run.get("accuracy") is not None],
                 "mean": summary.get("mean", means["accuracy"]),
                 "sd": summary.get("sd"),
                 "ci95": summary.get("ci95"),

@@ -71,7 +71,7 @@ def comparison_table(results: Mapping[str, Any], *, against: Sequence[str] = ("t
     best = best_method(results)
     for method in method_order(results):
         runs = finished_runs(results, method)
-        figures = summary.get(method) or {"mean": average([run["accuracy"] for run in runs]), "delta_vs": {}}
+        figures = summary.get(method) or {"mean": average([run.get("accuracy") for run in runs]), "delta_vs": {}}
         table.add_row(
             Text(method, style="bold" if method == best else ""),
             _with_interval(points(figures["mean"]), figures.get("ci95")),
@@ -91,7 +91,9 @@ def comparison_table(results: Mapping[str, Any], *, against: Sequence[str] = ("t
 def method_order(results: Mapping[str, Any]) -> list[str]:
     """The methods with a finished run, highest mean accuracy first."""
     runs = finished_runs(results)
-    methods = {run["method"]: average([r["accuracy"] for r in finished_runs(results, run["method"])]) for run in runs}
+    methods = {
+        run["method"]: average([r.get("accuracy") for r in finished_runs(results, run["method"])]) for run in runs
+    }
     return sorted(methods, key=lambda method: (-(methods[method] or 0.0), method))
 
 
@@ -102,9 +104,11 @@ def best_method(results: Mapping[str, Any]) -> str | None:
 
 
 def reference_rows(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """The rows of `references` by what they are called, for example 'source-probe (letters)'."""
+    """The rows of `references` that have an accuracy by what they are called, for example 'source-probe (letters)'."""
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for row in results.get("references") or []:
+        if row.get("accuracy") is None:
+            continue
         rows.setdefault(f"{row['name']} ({row['source']})", []).append(row)
     return rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from potstill.reporting._wording import count, finished_runs, interval, listing, points, score
+from potstill.reporting._wording import average, count, finished_runs, interval, listing, points, score
 
 # Compared with in words, when present. The ceiling sees labels that the others do not, so it is never the winner.
 _BASELINES = ("transfer", "fixmatch")
@@ -56,15 +56,31 @@ def comparison_verdict(results: Mapping[str, Any]) -> str:
     elif results.get("summary"):
         sentences += _sentences_on_methods(results["summary"])
     else:
-        run = runs[0]
-        sentences.append(f"{run['method']} reaches {points(run['accuracy'])} % accuracy on the test images.")
+        sentences += _sentences_on_run(runs[0])
     sentences += _sentences_on_references(results, runs)
     if results.get("summary") and len({run["seed"] for run in runs}) == 1:
         sentences.append("There is one seed only, so the intervals do not cover the choice of labels.")
     if failed:
-        names = [f"{run['method']} with seed {run['seed']}" for run in failed]
-        sentences.append(f"Failed: {listing(names)}.")
+        reasons = [
+            f"{run['method']} with seed {run['seed']} ({run.get('error') or 'no reason recorded'})" for run in failed
+        ]
+        sentences.append(f"Failed: {listing(reasons)}.")
     return " ".join(sentences)
+
+
+def _sentences_on_run(run: Mapping[str, Any]) -> list[str]:
+    """One run without statistics; `cross_validation` stands in where there are few test images or none."""
+    sentences = []
+    if run.get("accuracy") is not None:
+        sentences.append(f"{run['method']} reaches {points(run['accuracy'])} % accuracy on the test images.")
+    folds = run.get("cross_validation")
+    if folds:
+        effort = f"{folds['folds']} folds, {folds['repeats']} times"
+        sentences.append(
+            f"Cross-validated over {folds['images']} labeled images ({effort}), {run['method']} reaches "
+            f"{points(folds['accuracy'])} %."
+        )
+    return sentences or [f"{run['method']} was trained; there were no test images to judge it by."]
 
 
 def _sentences_on_methods(summary: Mapping[str, Any]) -> list[str]:
@@ -104,7 +120,8 @@ def _sentences_on_references(results: Mapping[str, Any], runs: list[Mapping[str,
     students = [run["accuracy"] for run in runs if run["method"] != _CEILING and run.get("accuracy") is not None]
     if not rows or not students:
         return []
-    means = {source: _mean([row["accuracy"] for row in rows if row["source"] == source]) for source in _sources(rows)}
+    sources = dict.fromkeys(row["source"] for row in rows)
+    means = {name: average([row["accuracy"] for row in rows if row["source"] == name]) or 0.0 for name in sources}
     source = max(means, key=lambda name: means[name])
     summary = results.get("summary")
     best = max(
@@ -115,14 +132,6 @@ def _sentences_on_references(results: Mapping[str, Any], runs: list[Mapping[str,
     params = next((row.get("params") for row in rows if row["source"] == source), None)
     size = f", with {count(params)} parameters" if params else ""
     return [f"A linear classifier on the source {source} reaches more: {points(means[source])} %{size}."]
-
-
-def _sources(rows: list[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["source"] for row in rows))
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _best_first(summary: Mapping[str, Any]) -> list[str]:

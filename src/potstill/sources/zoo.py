@@ -199,9 +199,11 @@ def _digest(value: object) -> str:
 
 
 def _accuracy(value: object) -> dict[str, float | str]:
-    if not isinstance(value, Mapping) or set(value) != {"value", "on"}:
+    # YAML 1.1, which PyYAML reads, takes an unquoted `on` for the truth value.
+    keys = {("on" if key is True else key): key for key in value} if isinstance(value, Mapping) else {}
+    if not isinstance(value, Mapping) or set(keys) != {"value", "on"}:
         raise ValueError("expected {value: a rate from 0 to 1, on: the data it was measured on}")
-    return {"value": _number(value["value"], low=0, high=1), "on": _text(value["on"])}
+    return {"value": _number(value[keys["value"]], low=0, high=1), "on": _text(value[keys["on"]])}
 
 
 # The keys of a source and what checks them; each returns the value or raises ValueError("expected ...").

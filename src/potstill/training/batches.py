@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from potstill.types import Batch
+from potstill.types import Batch, ViewKind
 
 Indices = npt.NDArray[np.int64]
 
@@ -18,7 +17,7 @@ Indices = npt.NDArray[np.int64]
 class Views(Protocol):
     """Augmented images by row number, float32 `(B, 3, H, W)`; a pure function of its arguments."""
 
-    def views(self, rows: Indices, kind: str, *, epoch: int, draw: int) -> torch.Tensor: ...
+    def views(self, rows: Indices, kind: ViewKind, *, epoch: int, draw: int) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -127,16 +126,11 @@ class TrainingBatches:
             progress=step / self.steps,
         )
 
-    def _views(self, rows: Indices, kind: str, passes: Indices, *, draw: int) -> torch.Tensor:
+    def _views(self, rows: Indices, kind: ViewKind, passes: Indices, *, draw: int) -> torch.Tensor:
         """Views of rows that may belong to several passes, in the order of `rows`."""
-        parts = [
-            (np.flatnonzero(passes == number), int(number)) for number in np.unique(passes)
-        ]
+        parts = [(np.flatnonzero(passes == number), int(number)) for number in np.unique(passes)]
         images = [self._dataset.views(rows[where], kind, epoch=number, draw=draw) for where, number in parts]
         if len(images) == 1:
             return images[0]
         order = np.argsort(np.concatenate([where for where, _ in parts]))
         return torch.cat(images)[torch.from_numpy(order)]
-
-
-BatchOf = Callable[[int], Batch]

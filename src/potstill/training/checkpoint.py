@@ -49,7 +49,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, fingerprint: str) -> 
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"The checkpoint {path.name} cannot be written ({error}). Free space or choose --output.") from error
+        raise OutputError(
+            f"The checkpoint {path.name} cannot be written ({error}). Free space or choose --output."
+        ) from error
 
 
 def load_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint | None:

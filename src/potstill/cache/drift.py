@@ -1,0 +1,55 @@
+"""Do cached rows still hold under other versions of torch and timm? Compute some again and compare."""
+
+from __future__ import annotations
+
+import numpy as np
+import timm
+import torch
+
+from potstill.cache.rows import RowComputer
+from potstill.cache.store import OutputStore
+from potstill.errors import CacheError, OutputError
+
+COMPARED_ROWS = 32
+# float16 rounds by 5e-4 and float32 sums differ by 1e-5 between versions; a changed model or decoder moves far more.
+TOLERANCE = 5e-3
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that may change outputs without changing the cache key."""
+    return {"timm": timm.__version__, "torch": torch.__version__}
+
+
+def check_versions(store: OutputStore, computer: RowComputer) -> None:
+    """Compare cached rows with recomputed ones if this torch or timm has not been compared with the entry before.
+
+    Up to 32 of the computer's images that have rows are used. If they agree, the versions are noted in the manifest.
+    Raises CacheError if the features of an image, or its probabilities, differ by more than 0.5 %.
+    """
+    versions = library_versions()
+    manifest = store.manifest
+    if manifest is None or versions in manifest["versions"]:
+        return
+    compared = sorted(set(computer.digests) - set(store.missing(computer.digests)))[:COMPARED_ROWS]
+    if not compared:
+        return
+    features, logits = computer.compute(compared, batch_size=store.batch_size)
+    cached_features, cached_logits = store.read(compared)
+    rows = np.arange(len(compared))
+    old, new = np.asarray(cached_features[rows], dtype=np.float64), features.numpy().astype(np.float64)
+    moved = float((np.linalg.norm(new - old, axis=1) / np.maximum(np.linalg.norm(new, axis=1), 1e-12)).max())
+    if logits is not None and cached_logits is not None:
+        probs = torch.softmax(logits, dim=1).numpy()
+        moved = max(moved, float(np.abs(probs - cached_logits.probs(rows)).max()))
+    if moved > TOLERANCE:
+        raise CacheError(
+            f"Source '{computer.source.name}': cached outputs differ by {moved:.2g} from those of {versions}. "
+            f"They were computed with {manifest['versions']}. Delete {store.folder} to compute them again."
+        )
+    try:
+        with store.writing():
+            if store.manifest is not None and versions not in store.manifest["versions"]:
+                store.write_manifest({**store.manifest, "versions": [*store.manifest["versions"], versions]})
+    except OutputError:
+        # The rows hold, which is what was asked; in a read-only cache they are compared again next time.
+        return

@@ -1,0 +1,79 @@
+"""List the entries of a cache, check every file in it, and remove what is damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from potstill.cache.records import read_record
+from potstill.cache.shards import open_shard
+from potstill.cache.store import MANIFEST
+from potstill.errors import CacheError
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One key of the cache. `source` is the name at first use; `rows` and `size` (bytes) count finished shards."""
+
+    key: str
+    source: str
+    architecture: str
+    rows: int
+    size: int
+    feature_dim: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class DamagedFile:
+    """A file of the cache that does not hold what was written, and what to do about it."""
+
+    path: Path
+    reason: str
+
+
+def cache_summary(cache_dir: Path) -> tuple[CacheEntry, ...]:
+    """The entries of a cache, by source name and key; damaged ones are left out (`verify_cache` names them).
+
+    Only manifests and records are read: the cost does not depend on the number of rows.
+    """
+    entries = []
+    for folder in _folders(cache_dir):
+        try:
+            manifest = read_record(folder / MANIFEST)
+            records = [read_record(path) for path in sorted(folder.glob("shard-*.json"))]
+        except CacheError:
+            continue
+        source = manifest["source"]
+        entries.append(
+            CacheEntry(
+                key=folder.name,
+                source=source["name"],
+                architecture=manifest["fields"]["source"]["architecture"],
+                rows=sum(record["rows"] for record in records),
+                size=sum(record["bytes"] for record in records),
+                feature_dim=source["feature_dim"],
+                num_classes=source["num_classes"],
+            )
+        )
+    return tuple(sorted(entries, key=lambda entry: (entry.source, entry.key)))
+
+
+def verify_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:
+    """Check every file of every entry against its checksum; reads the whole cache."""
+    damaged = []
+    for folder in _folders(cache_dir):
+        records = sorted(folder.glob("shard-*.json"))
+        for path in [folder / MANIFEST, *records] if records or (folder / MANIFEST).exists() else []:
+            try:
+                if path.name == MANIFEST:
+                    read_record(path)
+                else:
+                    open_shard(path.with_suffix(".safetensors"))
+            except CacheError as error:
+                damaged.append(DamagedFile(path, str(error)))
+    return tuple(damaged)
+
+
+def _folders(cache_dir: Path) -> list[Path]:
+    return sorted(path for path in (cache_dir / "outputs").glob("*") if path.is_dir())

@@ -1,0 +1,5 @@
+"""The command line: parses, calls the pipeline, prints. Nothing heavy is imported before a command needs it."""
+
+from potstill.cli.commands import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,294 @@
+"""Every command."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from potstill.cli.display import messages, print_json, results, set_up_logging, shown_progress
+from potstill.cli.options import Data, Json, Output, Overwrite, Resume, takes_config
+from potstill.config import RunConfig
+from potstill.errors import Interrupted, PotstillError
+
+app = typer.Typer(
+    name="potstill",
+    help="Rank trained models by how related they are to your images, and distil them into one small classifier.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DEFAULT_METHODS = "transfer,probe,fixmatch,nearest,equal,weighted,ceiling"
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from potstill import __version__
+
+        results.print(f"potstill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_all_commands(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Rank trained models by how related they are to your images, and distil them into one small classifier."""
+
+
+@app.command()
+def demo(
+    output: Output = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(help="Label draws.", min=1)] = 5,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """The whole pipeline on scanned digits and the mini zoo: offline, on a CPU, in about three minutes."""
+    from potstill.pipeline.demonstration import demonstrate
+
+    with shown_progress() as progress:
+        outcome = demonstrate(output, seeds=seeds, overwrite=overwrite, resume=resume, progress=progress)
+    if as_json:
+        print_json(outcome)
+        return
+    _print_ranking(_stored(output, "ranking.json"))
+    _print_comparison(outcome, output)
+
+
+@app.command()
+@takes_config("data", "zoo", "weights", "student", "training", "machine")
+def run(
+    data: Data,
+    output: Output,
+    settings: RunConfig,
+    method: Annotated[str, typer.Option(help="A method, or auto.")] = "auto",
+    cross_validate: Annotated[
+        bool | None,
+        typer.Option("--cross-validate/--no-cross-validate", help="Default: where the test part is small."),
+    ] = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """From a folder of images to an evaluated student and a report."""
+    from potstill.pipeline import run as run_pipeline
+
+    with shown_progress() as progress:
+        outcome = run_pipeline(
+            data,
+            output,
+            config=settings,
+            method=method,
+            cross_validate=cross_validate,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+        )
+    if as_json:
+        print_json(outcome)
+        return
+    _print_ranking(_stored(output, "ranking.json"))
+    for sentence in outcome["findings"]:
+        results.print(f"- {sentence}")
+    _print_outcome(outcome, output)
+
+
+@app.command()
+@takes_config("data", "zoo", "machine")
+def rank(
+    data: Data,
+    settings: RunConfig,
+    scoring_only: Annotated[
+        bool, typer.Option("--scoring-only", help="Run the sources on the scored images alone: a quick first look.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """How related is each source of the zoo to the target?"""
+    from potstill.pipeline.ranking import rank_zoo
+
+    with shown_progress() as progress:
+        record = rank_zoo(data, config=settings, scoring_only=scoring_only, progress=progress)
+    if as_json:
+        print_json(record)
+    else:
+        _print_ranking(record)
+
+
+@app.command()
+@takes_config("data", "zoo", "weights", "student", "training", "machine")
+def distill(
+    data: Data,
+    output: Output,
+    settings: RunConfig,
+    method: Annotated[
+        str, typer.Option(help="weighted, nearest, equal, or a rival: transfer, probe, ...")
+    ] = "weighted",
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train one student by one method."""
+    from potstill.pipeline.whole_run import run as run_pipeline
+
+    with shown_progress() as progress:
+        outcome = run_pipeline(
+            data,
+            output,
+            config=settings,
+            method=method,
+            cross_validate=False,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+        )
+    if as_json:
+        print_json(outcome)
+    else:
+        _print_outcome(outcome, output)
+
+
+@app.command()
+@takes_config("data", "zoo", "weights", "student", "training", "machine")
+def compare(
+    data: Data,
+    output: Output,
+    settings: RunConfig,
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated; METHOD-without-SOURCE leaves one out.")
+    ] = DEFAULT_METHODS,
+    seeds: Annotated[int, typer.Option(help="Label draws: seeds 0 .. K-1.", min=1)] = 3,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Methods side by side on the same label draws and budget, with paired statistics."""
+    from potstill.pipeline import compare as compare_methods
+
+    with shown_progress() as progress:
+        outcome = compare_methods(
+            data,
+            output,
+            config=settings,
+            methods=[name.strip() for name in methods.split(",")],
+            seeds=seeds,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+        )
+    if as_json:
+        print_json(outcome)
+    else:
+        _print_comparison(outcome, output)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")], data: Data, as_json: Json = False
+) -> None:
+    """How good is a trained student on labeled data?"""
+    from potstill.pipeline import evaluate as evaluate_run
+
+    with shown_progress() as progress:
+        record = evaluate_run(run, data, progress=progress)
+    if as_json:
+        print_json(record)
+        return
+    results.print(
+        f"{record['run']} on {record['target']}, {record['part']} ({record['images']} images): "
+        f"accuracy {100 * record['accuracy']:.1f} %, macro F1 {100 * record['macro_f1']:.1f} %, "
+        f"balanced accuracy {100 * record['balanced_accuracy']:.1f} %, "
+        f"calibration error {100 * record['ece']:.1f} points"
+    )
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files or folders.")],
+    as_json: Json = False,
+) -> None:
+    """Classify images with a trained student: path, class and confidence, tab-separated (JSON lines with --json)."""
+    import json
+
+    from potstill.pipeline import predict as predict_images
+
+    for row in predict_images(run, images):
+        if as_json:
+            results.file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        elif "error" in row:
+            messages.print(f"{row['path']}: {row['error']}", markup=False, soft_wrap=True)
+        else:
+            results.file.write(f"{row['path']}\t{row['class']}\t{row['confidence']:.4f}\n")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Run or compare directory.")]) -> None:
+    """Write report.html again from the files of a run."""
+    from potstill.reporting import write_report
+
+    results.print(f"Report: {write_report(run)}", soft_wrap=True)
+
+
+def _stored(directory: Path, name: str) -> Any:
+    from potstill.reporting import read_json
+
+    return read_json(directory / name)
+
+
+def _print_ranking(record: dict[str, Any]) -> None:
+    from potstill.reporting import ranking_table, ranking_verdict
+
+    results.print(ranking_table(record))
+    results.print(ranking_verdict(record))
+
+
+def _print_comparison(outcome: dict[str, Any], output: Path) -> None:
+    from potstill.reporting import comparison_table, comparison_verdict
+
+    results.print(comparison_table(outcome))
+    results.print(comparison_verdict(outcome))
+    results.print(f"Report: {output / 'report.html'}", soft_wrap=True)
+
+
+def _print_outcome(outcome: dict[str, Any], output: Path) -> None:
+    folds = outcome.get("cross_validation")
+    if folds:
+        results.print(
+            f"Accuracy {100 * folds['accuracy']:.1f} %, cross-validated over {folds['images']} labeled images "
+            f"({folds['folds']} folds, {folds['repeats']} times); the student kept is trained on all of them."
+        )
+    elif outcome["accuracy"] is not None:
+        results.print(f"Accuracy {100 * outcome['accuracy']:.1f} % on the test part.")
+    results.print(f"Student: {output / 'student'}\nReport: {output / 'report.html'}", soft_wrap=True)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Interrupted("Stopped. What was finished is kept; go on with --resume.")
+
+
+def main() -> None:
+    """Run a command; every deliberate error becomes one message and its exit code."""
+    set_up_logging()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except PotstillError as error:
+        if "--json" in sys.argv:
+            print_json({"schema": 1, "error": {"kind": type(error).__name__, "message": str(error)}})
+        messages.print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        messages.print("Interrupted. What was finished is kept; go on with --resume.")
+        sys.exit(Interrupted.exit_code)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

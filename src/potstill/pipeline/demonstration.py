@@ -1,0 +1,59 @@
+"""`potstill demo`: the whole pipeline on the embedded target and mini zoo, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from potstill.cache import default_cache_dir
+from potstill.config import build_config
+from potstill.demo import STUDENT, student_weights, write_demo_target
+from potstill.pipeline.comparison import compare
+from potstill.types import Progress, no_progress
+
+METHODS = (
+    "transfer",
+    "probe",
+    "fixmatch",
+    "nearest",
+    "equal",
+    "weighted",
+    "weighted-without-mnist",
+    "ceiling",
+)
+SETTINGS: dict[str, Any] = {
+    "zoo": "mini",
+    "metric": "parc,knn,cka,logme,hscore,leep,nce",
+    "student": STUDENT,
+    "image_size": 32,
+    "labels_per_class": 2,
+    "batch_size": 96,
+    "steps": 120,
+    "offline": True,
+}
+
+
+def demonstrate(
+    output: Path,
+    *,
+    seeds: int = 5,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Compare all methods on scanned digits with two labels a class.
+
+    Returns:
+        The content of results.json.
+    """
+    data = write_demo_target(default_cache_dir() / "demo" / "digits")
+    return compare(
+        data,
+        output,
+        config=build_config({**SETTINGS, "student_weights": student_weights()}),
+        methods=METHODS,
+        seeds=seeds,
+        overwrite=overwrite,
+        resume=resume,
+        progress=progress,
+    )

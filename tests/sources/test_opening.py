@@ -1,0 +1,117 @@
+"""Opening a source: frozen, checked on the way in, and identified without being loaded."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from potstill.errors import SourceError, UnknownNameError
+from potstill.models import create_model
+from potstill.sources import open_source, source_identity
+from potstill.types import SourceSpec
+
+
+@pytest.fixture
+def spec(tmp_path):
+    """A five-class source with random weights at 32 pixels."""
+    path = tmp_path / "weights.safetensors"
+    torch.manual_seed(0)
+    save_file(create_model("timm/test_resnet", num_classes=5).state_dict(), path)
+    return SourceSpec(name="five", model="timm/test_resnet", weights=path, num_classes=5, image_size=32)
+
+
+def test_outputs_are_those_of_the_model(spec):
+    source = open_source(spec)
+    assert (source.num_classes, source.name, source.device) == (5, "five", "cpu")
+    assert not source.model.training
+    assert not any(parameter.requires_grad for parameter in source.model.parameters())
+    images = torch.randn(3, 3, 32, 32)
+    features, logits = source.outputs(images)
+    assert features.shape == (3, source.feature_dim)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, source.model(images))
+    assert features.dtype == logits.dtype == torch.float32
+
+
+def test_headless_source(spec, tmp_path):
+    state = {key: value for key, value in load_file(spec.weights).items() if not key.startswith("fc.")}
+    save_file(state, tmp_path / "headless.safetensors")
+    headless = dataclasses.replace(spec, weights=tmp_path / "headless.safetensors", num_classes=0)
+    images = torch.randn(2, 3, 32, 32)
+    features, logits = open_source(headless).outputs(images)
+    assert logits is None
+    torch.testing.assert_close(features, open_source(spec).outputs(images)[0])
+
+
+def test_outputs_that_are_not_finite_name_the_source(spec, tmp_path):
+    state = load_file(spec.weights)
+    state["fc.bias"][2] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    broken = open_source(dataclasses.replace(spec, weights=tmp_path / "nan.safetensors"))
+    with pytest.raises(SourceError, match=r"'five' gives logits that are not finite for 2 of 2 images"):
+        broken.outputs(torch.zeros(2, 3, 32, 32))
+
+
+def test_images_that_do_not_fit_are_a_source_error(spec, tmp_path):
+    save_file(create_model("timm/test_vit", num_classes=5, image_size=32).state_dict(), tmp_path / "vit.safetensors")
+    vit = dataclasses.replace(spec, model="timm/test_vit", weights=tmp_path / "vit.safetensors")
+    with pytest.raises(SourceError, match=r"'five' fails on images of shape \(1, 3, 48, 48\)"):
+        open_source(vit).outputs(torch.zeros(1, 3, 48, 48))
+
+
+@pytest.mark.parametrize("model", ["torchvision/resnet18", "hf/org/net", "onnx", "callable", "arrays"])
+def test_planned_kinds_are_refused_clearly(model):
+    for function in (open_source, source_identity):
+        with pytest.raises(SourceError, match=r"'x': models of kind .* not supported yet by this version"):
+            function(SourceSpec(name="x", model=model))
+
+
+def test_unknown_models_and_kinds(spec):
+    with pytest.raises(UnknownNameError, match="Did you mean"):
+        open_source(dataclasses.replace(spec, model="timm/test_resnt"))
+    with pytest.raises(SourceError, match="of no known kind"):
+        open_source(dataclasses.replace(spec, model="resnet18"))
+
+
+def test_identity_covers_what_the_outputs_depend_on_and_nothing_else(spec, tmp_path):
+    identity = source_identity(spec)
+    same = dataclasses.replace(spec, name="other", license="MIT", trained_on="x", classes=tuple("abcde"))
+    assert source_identity(same) == identity
+    save_file(create_model("timm/test_resnet", num_classes=5).state_dict(), tmp_path / "other.safetensors")
+    for change in (
+        {"weights": tmp_path / "other.safetensors"},
+        {"num_classes": 0},
+        {"image_size": 64},
+        {"mean": (0.1, 0.2, 0.3)},
+        {"std": (0.1, 0.2, 0.3)},
+        {"interpolation": "bilinear"},
+        {"crop": 0.5},
+        {"model": "timm/test_efficientnet"},
+        {"weights": None, "num_classes": None},
+    ):
+        assert source_identity(dataclasses.replace(spec, **change)) != identity, change
+
+
+def test_identity_of_library_weights_needs_no_weights():
+    plain = SourceSpec(name="a", model="timm/resnet18.a1_in1k")
+    identity = source_identity(plain)
+    assert identity["weights"]["hf_hub_id"] == "timm/resnet18.a1_in1k"
+    assert identity["num_classes"] == 1000
+    assert source_identity(dataclasses.replace(plain, model="timm/resnet18.a2_in1k")) != identity
+    assert source_identity(dataclasses.replace(plain, revision="abc")) != identity
+
+
+def test_replaced_weights_are_noticed(spec):
+    before = source_identity(spec)
+    state = load_file(spec.weights)
+    state["fc.bias"] += 1
+    save_file(state, spec.weights)
+    assert source_identity(spec) != before
+
+
+def test_wrong_sha256_and_absent_weights(spec, tmp_path):
+    with pytest.raises(SourceError, match="expected " + "0" * 64):
+        open_source(dataclasses.replace(spec, sha256="0" * 64))
+    with pytest.raises(SourceError, match="'five': weights file not found"):
+        source_identity(dataclasses.replace(spec, weights=tmp_path / "none.safetensors"))
