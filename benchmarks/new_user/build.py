@@ -3,9 +3,8 @@
     python benchmarks/imagenet_weights/convert.py      # once
     python benchmarks/new_user/build.py
 
-writes `.build-data/new_user/`: `photos/<class>/<name>.png`, the manifest `photos.csv` over the same images with their
-groups, `zoo.yaml`, and `weights/`. README.md beside this file says what is in them, under which licences, and how to
-use them.
+writes `.build-data/new_user/`: `photos/<class>/<name>.png`, a manifest `photos.csv` of the same images with groups,
+`zoo.yaml` and `weights/`. README.md beside this file says what is in them, under which licences, and how to use them.
 """
 
 from __future__ import annotations

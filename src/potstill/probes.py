@@ -15,7 +15,7 @@ from potstill.types import Probe
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 
-PENALTIES = tuple(10.0 ** (exponent / 4) for exponent in range(-10, 5))  # 0.003 to 10, four a decade
+PENALTIES: tuple[float, ...] = tuple(10.0 ** (exponent / 4) for exponent in range(-10, 5))  # 0.003 to 10, four a decade
 DEFAULT_PENALTY = 10.0**-0.5  # where labels are too few to choose
 USUAL_TEMPERATURE = 0.15  # of ridge outputs, which lie about 0 to 1
 ABSENT_LOGIT = -1e4  # of a class without a label: probability 0 at any sensible temperature, and finite in float16
@@ -32,7 +32,7 @@ def fit_probe(
     """Fit a ridge classifier: least squares from centred features to one-hot labels, with an intercept.
 
     One global scale (features get mean squared length 1) makes the penalty mean the same for every source. Dimensions
-    are deliberately not standardised one by one: with 1 to 20 labels a class that lost 3 to 13 points of accuracy on
+    are deliberately not standardised one by one: with 1 to 20 labels a class that lost 3 to 14 points of accuracy on
     CNN features, since it blows up dimensions that hardly vary. Among `PENALTIES` the one with the least squared
     leave-one-out error is chosen; leave-one-out predictions are exact and free, from the hat matrix. They also give
     the temperature that is divided into the returned logits, so that `softmax(probe_logits(...))` is calibrated.
@@ -232,8 +232,8 @@ def _choose_penalty(ridge: _Ridge, members: Int64s, judged: npt.NDArray[np.bool_
     if not judged.any():
         return DEFAULT_PENALTY
     truth = ridge.targets + ridge.shares
-    errors = [np.square((ridge.held_out(at, members) - truth)[judged]).sum() for at in PENALTIES]
-    return PENALTIES[int(len(errors) - 1 - np.argmin(errors[::-1]))]
+    errors: list[float] = [np.square((ridge.held_out(at, members) - truth)[judged]).sum() for at in PENALTIES]
+    return PENALTIES[-1 - int(np.argmin(errors[::-1]))]
 
 
 def _temperature(logits: Float64s, index: Int64s, usual: float | None) -> float:
@@ -245,20 +245,20 @@ def _temperature(logits: Float64s, index: Int64s, usual: float | None) -> float:
         # Standard deviation 0.5: the temperatures of 3 feature sets and 1 to 20 labels a class lay within twice that.
         return float(misfit if usual is None else misfit + 2 * (log_temperature - np.log(usual)) ** 2)
 
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), options={"xatol": 1e-8}).x))
+    found = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), options={"xatol": 1e-8})
+    return float(np.exp(found.x))
 
 
 def _assign_folds(index: Int64s, members: Int64s, num_classes: int, folds: int, seed: int) -> Int64s:
     """Fold of each image. Groups, large ones first, go where their classes (then: images) are fewest."""
-    order = np.random.default_rng(seed).permutation(members.max() + 1)
     sizes = np.bincount(members)
+    order = np.random.default_rng(seed).permutation(len(sizes))
     fold_of = np.zeros(len(index), dtype=np.int64)
     held = np.zeros((folds, num_classes))
     for group in order[np.argsort(-sizes[order], kind="stable")]:
-        rows = np.flatnonzero(members == group)
-        here = np.bincount(index[rows], minlength=num_classes)
+        here = np.bincount(index[members == group], minlength=num_classes)
         fold = min(range(folds), key=lambda fold: (held[fold] @ here, held[fold].sum(), fold))
-        fold_of[rows] = fold
+        fold_of[members == group] = fold
         held[fold] += here
     return fold_of
 
@@ -271,9 +271,7 @@ def _same_class_in_group(index: Int64s, members: Int64s) -> Int64s:
 
 def _groups_of(groups: npt.ArrayLike | None, count: int) -> Int64s:
     """Group number of each image; without groups every image is its own."""
-    if groups is None:
-        return np.arange(count)
-    array = np.asarray(groups)
+    array = np.arange(count) if groups is None else np.asarray(groups)
     if array.shape != (count,):
         raise DataError(f"Expected one group for each of {count} images, got shape {array.shape}.")
     return np.unique(array, return_inverse=True)[1].astype(np.int64)
@@ -284,13 +282,10 @@ def _check(
 ) -> tuple[Float64s, Int64s]:
     matrix, index = _check_features(features, name=name), np.asarray(labels)
     if index.shape != (len(matrix),) or index.dtype.kind not in "iu":
-        raise DataError(
-            f"Expected integer labels for {len(matrix)} rows of {name}, got {index.dtype} of shape {index.shape}."
-        )
+        raise DataError(f"Expected {len(matrix)} integer labels, got {index.dtype} of shape {index.shape}.")
     if num_classes < 2 or index.min() < 0 or index.max() >= num_classes:
         raise DataError(
-            f"Expected at least 2 classes and labels from 0 to {num_classes - 1}, got labels from {index.min()} to "
-            f"{index.max()} for {num_classes} classes."
+            f"Expected at least 2 classes and labels in 0..{num_classes - 1}, got {index.min()}..{index.max()}."
         )
     return matrix, index.astype(np.int64)
 
@@ -301,7 +296,5 @@ def _check_features(features: npt.ArrayLike, *, name: str = "features") -> Float
         raise DataError(f"Expected {name} of shape (images, dimensions), both at least 1, got {matrix.shape}.")
     bad_rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(bad_rows):
-        raise DataError(
-            f"{len(bad_rows)} of {len(matrix)} rows of {name} hold NaN or infinity, first row {bad_rows[0]}."
-        )
+        raise DataError(f"{len(bad_rows)} of {len(matrix)} rows of {name} are not finite, first row {bad_rows[0]}.")
     return matrix

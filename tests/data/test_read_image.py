@@ -116,8 +116,8 @@ def test_cmyk(tmp_path):
 def test_ycck_jpeg(tmp_path):
     """Adobe's YCCK is CMYK whose first three channels were turned into YCbCr; byte 11 of its marker says so.
 
-    In the file: Y, Cb, Cr, K = 76, 85, 255, 255. As YCbCr that is red, so C, M, Y, K = 0, 255, 255, 255 by the JPEG rule
-    C = 255 - R; Adobe stores ink inverted, so the inks are 255, 0, 0, 0: cyan.
+    In the file: Y, Cb, Cr, K = 76, 85, 255, 255. As YCbCr that is red, so C, M, Y, K = 0, 255, 255, 255 by the JPEG
+    rule C = 255 - R; Adobe stores ink inverted, so the inks are 255, 0, 0, 0: cyan.
     """
     buffer = io.BytesIO()
     channels = [

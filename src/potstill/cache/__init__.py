@@ -1,7 +1,7 @@
 """The cache: what sources say about images, computed once and kept on disk by image content."""
 
 from potstill.cache.extraction import extract_outputs, extract_source
-from potstill.cache.housekeeping import CacheEntry, DamagedFile, cache_summary, verify_cache
+from potstill.cache.housekeeping import CacheEntry, DamagedFile, cache_summary, repair_cache, verify_cache
 from potstill.cache.images import ImageReader
 from potstill.cache.shards import ShardedRows
 from potstill.cache.store import default_cache_dir
@@ -15,5 +15,6 @@ __all__ = [
     "default_cache_dir",
     "extract_outputs",
     "extract_source",
+    "repair_cache",
     "verify_cache",
 ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.cache.records import read_record
+from potstill.cache.records import locked, read_record
 from potstill.cache.shards import open_shard
-from potstill.cache.store import MANIFEST
-from potstill.errors import CacheError
+from potstill.cache.store import LOCK, MANIFEST
+from potstill.errors import CacheError, OutputError
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,31 @@ def verify_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:
             except CacheError as error:
                 damaged.append(DamagedFile(path, str(error)))
     return tuple(damaged)
+
+
+def repair_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:
+    """Delete what `verify_cache` finds, and return it: a damaged shard alone, all of an entry with a damaged manifest.
+
+    The next extraction computes those rows again. Raises OutputError if a file cannot be deleted.
+    """
+    damaged = verify_cache(cache_dir)
+    for file in damaged:
+        folder = file.path.parent
+        with locked(folder / LOCK):
+            pattern = "*" if file.path.name == MANIFEST else f"{file.path.stem}.*"
+            for path in folder.glob(pattern):
+                if path.name != LOCK:
+                    _delete(path)
+    return damaged
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot delete {path}: {error.strerror or error}. Check the rights of its folder."
+        ) from error
 
 
 def _folders(cache_dir: Path) -> list[Path]:

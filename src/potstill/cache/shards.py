@@ -16,8 +16,9 @@ from safetensors.numpy import save as to_safetensors
 
 from potstill.cache.records import read_record, repair_hint, write_durably, write_record
 from potstill.errors import CacheError
+from potstill.types import Floats
 
-Arrays = dict[str, npt.NDArray[np.generic]]
+Arrays = dict[str, npt.NDArray[Any]]
 DTYPES: Mapping[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "U8": np.dtype("u1")}
 FLOAT16_MAX = 65504.0
 # A row is kept in float16 only if that moves it by less than this share of its norm; float16 itself rounds by 2**-11.
@@ -33,7 +34,7 @@ class ShardedRows:
 
     def __init__(
         self,
-        arrays: Sequence[npt.NDArray[np.generic]],
+        arrays: Sequence[Floats],
         numbers: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
     ) -> None:
@@ -46,7 +47,7 @@ class ShardedRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, indices: npt.NDArray[np.int64], /) -> npt.NDArray[np.generic]:
+    def __getitem__(self, indices: npt.NDArray[np.int64], /) -> Floats:
         """Copies of the rows of an int64 array of row numbers, in its order."""
         rows = np.asarray(indices)
         if rows.ndim != 1 or not (np.issubdtype(rows.dtype, np.integer) or rows.size == 0):
@@ -59,7 +60,7 @@ class ShardedRows:
             out[chosen] = self._arrays[number][offsets[chosen]]
         return out
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.generic]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Floats:
         rows = self[np.arange(len(self))]
         return rows if dtype is None else rows.astype(dtype)
 
@@ -88,7 +89,7 @@ def encode_rows(features: torch.Tensor, logits: torch.Tensor | None, digests: Se
     return arrays
 
 
-def write_shard(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+def write_shard(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write a shard, then the record beside it (same name, .json). A shard without a record does not count.
 
     Raises OutputError if the folder cannot be written.

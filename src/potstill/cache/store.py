@@ -21,6 +21,7 @@ from potstill.errors import CacheError
 from potstill.types import DenseLogits
 
 MANIFEST = "manifest.json"
+LOCK = "lock"
 
 
 def default_cache_dir() -> Path:
@@ -59,7 +60,7 @@ class OutputStore:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the lock of the folder; what others wrote before is visible inside. Raises OutputError."""
-        with locked(self.folder / "lock"):
+        with locked(self.folder / LOCK):
             for remnant in self.folder.glob(".*.tmp"):  # of a writer that was killed
                 remnant.unlink(missing_ok=True)
             self.refresh()
@@ -97,10 +98,10 @@ class OutputStore:
         """
         places = np.array([self._place[bytes.fromhex(digest)] for digest in digests], dtype=np.int64).reshape(-1, 2)
         numbers, offsets = places[:, 0].copy(), places[:, 1].copy()
-        rows = {
-            name: ShardedRows([shard[name] for shard in self._shards], numbers, offsets)
-            for name in self._shards[0]
-            if name != "digests"
-        }
-        features = rows.pop("features")
-        return features, DenseLogits(**rows) if rows else None
+
+        def rows(name: str) -> ShardedRows:
+            return ShardedRows([shard[name] for shard in self._shards], numbers, offsets)
+
+        if "shifted" not in self._shards[0]:
+            return rows("features"), None
+        return rows("features"), DenseLogits(rows("shifted"), rows("maximum"), rows("log_sum_exp"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from potstill.errors import OutputError
@@ -29,7 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
             f"Cannot write {path}: {error.strerror or error}. Check the folder, its rights and the disk."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

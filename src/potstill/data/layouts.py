@@ -58,12 +58,12 @@ def relative_id(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def detect_layout(root: Path) -> str:
+def detect_layout(root: Path, *, unlabeled: Path | None = None) -> str:
     """Say whether a folder holds parts (`train/<class>/...`) or classes (`<class>/...`).
 
-    Raises DataError where the names of the folders leave doubt.
+    `unlabeled`, where given, is a folder that is neither. Raises DataError where the names of the folders leave doubt.
     """
-    names = [folder.name for folder in list_folders(root)]
+    names = [folder.name for folder in _folders_but(root, unlabeled)]
     if "train" in names:
         train = root / "train"
         loose = images_directly_in(train)
@@ -132,12 +132,14 @@ def _scan_parts(root: Path, *, skip: Path | None) -> Scan:
     return Scan(root, "parts", tuple(images), (*notes, *_other_note(other)))
 
 
+def _folders_but(root: Path, skip: Path | None) -> list[Path]:
+    return [folder for folder in list_folders(root) if skip is None or folder.resolve() != skip.resolve()]
+
+
 def _part_folders(root: Path, skip: Path | None) -> dict[Part, Path]:
     """The part of every top folder. Raises DataError for a folder that is no part and for two folders of one part."""
     found: dict[Part, Path] = {}
-    for folder in list_folders(root):
-        if skip is not None and folder.resolve() == skip.resolve():
-            continue
+    for folder in _folders_but(root, skip):
         part = PART_NAMES.get(folder.name)
         if part is None:
             near = near_name(folder.name, list(PART_NAMES))
@@ -161,9 +163,7 @@ def _scan_classes(root: Path, *, skip: Path | None) -> Scan:
     other: Counter[str] = Counter()
     empty: list[str] = []
     names: list[str] = []
-    for folder in list_folders(root):
-        if skip is not None and folder.resolve() == skip.resolve():
-            continue
+    for folder in _folders_but(root, skip):
         listing = list_images(folder)
         other.update(listing.other)
         images += [FoundImage(relative_id(path, root), path, "train", folder.name) for path in listing.images]

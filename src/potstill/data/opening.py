@@ -125,7 +125,7 @@ def _scan(source: Path, layout: str | None, unlabeled: Path | None) -> Scan:
             raise UsageError(
                 f"The layout 'manifest' needs a file ({', '.join(MANIFEST_SUFFIXES)}), but {source} is a folder."
             )
-        return scan_folder(source, layout=layout or detect_layout(source), unlabeled=unlabeled)
+        return scan_folder(source, layout=layout or detect_layout(source, unlabeled=unlabeled), unlabeled=unlabeled)
     if layout not in (None, "manifest"):
         raise UsageError(f"The layout '{layout}' needs a folder, but {source} is a file.")
     if source.suffix.lower() not in MANIFEST_SUFFIXES:

@@ -108,7 +108,10 @@ def normalise(pixels: Pixels | torch.Tensor, mean: Sequence[float], std: Sequenc
     pixels: uint8 `(B, H, W, 3)`, array or tensor. Returns float32 `(B, 3, H, W)` on the device of the pixels, in
     channels_last memory order (that of the input, and the faster one for convolutions).
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)) if isinstance(pixels, np.ndarray) else pixels
+    if isinstance(pixels, torch.Tensor):
+        tensor = pixels
+    else:  # torch warns of arrays that are read-only, as memory maps are
+        tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     scale, shift = normalisation_factors(mean, std, tensor.device)
     count, height, width, _ = tensor.shape
     # Rows of width * 3 values let the inner loop run over many values instead of three.

@@ -32,7 +32,8 @@ def label_notes(
             f"{LABEL_NOTE}{count_of(len(single), 'class')} with one labeled image, "
             f"expect little of them: {name_some(single)}"
         )
-    untested = [name for class_id, name in enumerate(classes) if class_id not in set(test_labels.values())]
+    tested = set(test_labels.values())
+    untested = [name for class_id, name in enumerate(classes) if class_id not in tested]
     if untested and test_labels:
         notes.append(f"{LABEL_NOTE}{count_of(len(untested), 'class')} without a test image: {name_some(untested)}")
     return notes

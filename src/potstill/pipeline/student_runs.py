@@ -267,9 +267,8 @@ def _objective(
     choice: MethodChoice, targets: Mapping[str, SourceTargets], weights: SourceWeights | None, config: RunConfig
 ) -> Objective:
     if weights is not None:
-        return source_space_objective(
-            targets, weights.values, label_weight=config.label_weight, temperature=config.temperature
-        )
+        used = {name: weights.values[name] for name in targets}
+        return source_space_objective(targets, used, label_weight=config.label_weight, temperature=config.temperature)
     if choice.name == "fixmatch":
         return fixmatch_objective(threshold=config.threshold)
     return supervised_objective

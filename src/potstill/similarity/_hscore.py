@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
-from potstill.similarity._checks import Float64s, centre_columns, check_features, class_sums, finite_score
+from potstill.similarity._checks import Float64s, centre_columns, check_features, finite_score
+from potstill.similarity._spectrum import label_spectrum
 
 if TYPE_CHECKING:
     from potstill.similarity._checks import Array
-
-FLOOR = 1e-10  # least ridge, in traces of the scatter matrix: keeps it invertible when nothing is shrunk
 
 
 def hscore(features: Array, labels: Array) -> float:
@@ -28,7 +26,7 @@ def hscore(features: Array, labels: Array) -> float:
     Returns:
         In [0, C - 1], higher is better. Near 0 for strong shrinkage: compare sources on the same images only.
 
-    Cost: O(N D min(N, D)) time; the smaller of the N x N and D x D systems is solved.
+    Cost: O(N D min(N, D)) time, O(min(N, D)^2) memory beside the features.
 
     Raises:
         SimilarityError: bad inputs.
@@ -42,30 +40,21 @@ def hscore(features: Array, labels: Array) -> float:
     """
     matrix, index, counts = check_features(features, labels, metric="hscore", min_images=3)
     centred = centre_columns(matrix)
-    count, dimensions = centred.shape
-    wide = count < dimensions
-    scatter = centred @ centred.T if wide else centred.T @ centred
-    trace = float(np.trace(scatter))
-    shrinkage = _ledoit_wolf(centred, scatter)
-    # Sigma_a = (1 - a)/N (X'X + ridge I): the score is N trace((X'X + ridge I)^-1 M'M), rows of M = class means times
-    # sqrt(n_c / N). With M = A X and X (X'X + ridge I)^-1 X' = G (G + ridge I)^-1, G = XX', it can be had in N x N.
-    ridge = max(shrinkage * trace / dimensions / max(1 - shrinkage, FLOOR), FLOOR * trace / dimensions)
-    factor = cho_factor(scatter + ridge * np.eye(len(scatter)), lower=True)
-    if wide:
-        means = np.eye(len(counts))[index] / np.sqrt(counts)
-        score = np.vdot(means, scatter @ cho_solve(factor, means))
-    else:
-        sums = class_sums(centred, index, counts) / np.sqrt(counts)[:, None]
-        score = np.vdot(sums.T, cho_solve(factor, sums.T))
-    return finite_score(float(score), metric="hscore")
+    # The trace depends on the singular values of the centred features and on the labels' coordinates along the left
+    # singular vectors alone. Where nothing is shrunk, directions without variance count as in a pseudo-inverse.
+    eigenvalues, energy = label_spectrum(centred, np.eye(len(counts))[index])
+    shrinkage = _ledoit_wolf(centred, eigenvalues)
+    kept = (1 - shrinkage) * eigenvalues
+    ratio = kept / (kept + shrinkage * eigenvalues.sum() / centred.shape[1])
+    return finite_score(float((ratio[:, None] * energy / counts).sum()), metric="hscore")
 
 
-def _ledoit_wolf(centred: Float64s, scatter: Float64s) -> float:
-    """Shrinkage in [0, 1] of Ledoit and Wolf 2004; `scatter` is X'X or XX', which have the same norm and trace."""
+def _ledoit_wolf(centred: Float64s, eigenvalues: Float64s) -> float:
+    """Shrinkage in [0, 1] of Ledoit and Wolf 2004; `eigenvalues` are those of N times the covariance."""
     count, dimensions = centred.shape
-    squared_norm = float(np.square(scatter / count).sum())
-    distance = squared_norm - np.trace(scatter / count) ** 2 / dimensions
+    squared_norm = float(np.square(eigenvalues / count).sum())
+    distance = squared_norm - (eigenvalues.sum() / count) ** 2 / dimensions
     noise = (float(np.square((centred**2).sum(axis=1)).sum()) / count - squared_norm) / count
-    if noise <= 0 or distance <= 1e-14 * squared_norm:
-        return 0.0
+    if noise <= 1e-14 * squared_norm or distance <= 1e-14 * squared_norm:
+        return 0.0  # every image says the same, or the covariance is already a multiple of the identity
     return float(min(noise / distance, 1.0))

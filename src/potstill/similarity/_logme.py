@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potstill.similarity._checks import Float64s, check_features, finite_score
+from potstill.similarity._spectrum import label_spectrum
 
 if TYPE_CHECKING:
     from potstill.similarity._checks import Array
@@ -45,23 +46,11 @@ def logme(features: Array, labels: Array) -> float:
     -0.217
     """
     matrix, index, counts = check_features(features, labels, metric="logme")
-    eigenvalues, energy, residual = _spectrum(matrix, np.eye(len(counts))[index])
+    eigenvalues, energy = label_spectrum(matrix, np.eye(len(counts))[index])
+    residual = counts - energy.sum(axis=0)  # part of |y|^2 outside the span of the features
+    residual[residual < 1e-12 * counts] = 0.0  # y lies in the span; the rest is rounding
     evidence = _maximum_evidence(eigenvalues / eigenvalues.mean(), energy, residual, len(matrix))
     return finite_score(float(evidence.mean()), metric="logme")
-
-
-def _spectrum(matrix: Float64s, targets: Float64s) -> tuple[Float64s, Float64s, Float64s]:
-    """Non-zero eigenvalues of F F' `(K,)`, squared coordinates of y along them `(K, C)`, rest of |y|^2 `(C,)`."""
-    wide = len(matrix) <= matrix.shape[1]
-    eigenvalues, vectors = np.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
-    kept = eigenvalues > eigenvalues[-1] * len(eigenvalues) * np.finfo(np.float64).eps
-    eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
-    # Left singular vectors U: the eigenvectors themselves, or F V / singular value.
-    energy = (vectors.T @ targets) ** 2 if wide else (vectors.T @ (matrix.T @ targets)) ** 2 / eigenvalues[:, None]
-    squared = (targets**2).sum(axis=0)
-    residual = squared - energy.sum(axis=0)
-    residual[residual < 1e-12 * squared] = 0.0  # y lies in the span of the features; the rest is rounding
-    return eigenvalues, energy, residual
 
 
 def _maximum_evidence(eigenvalues: Float64s, energy: Float64s, residual: Float64s, count: int) -> Float64s:

@@ -1,0 +1,21 @@
+"""Features seen from the side of images: the decomposition that logme and hscore share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from potstill.similarity._checks import Float64s
+
+
+def label_spectrum(matrix: Float64s, one_hot: Float64s) -> tuple[Float64s, Float64s]:
+    """Non-zero eigenvalues of F F' `(K,)`, and the squared coordinates of labels along its eigenvectors `(K, C)`.
+
+    Decomposes the smaller of F F' and F' F. Eigenvalues at rounding level count as zero.
+    """
+    wide = len(matrix) <= matrix.shape[1]
+    eigenvalues, vectors = np.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
+    kept = eigenvalues > eigenvalues[-1] * len(eigenvalues) * np.finfo(np.float64).eps
+    eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
+    # Eigenvectors of F F' are those of F' F, times F, over the singular value.
+    energy = (vectors.T @ one_hot) ** 2 if wide else (vectors.T @ (matrix.T @ one_hot)) ** 2 / eigenvalues[:, None]
+    return eigenvalues, energy

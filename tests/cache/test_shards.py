@@ -1,0 +1,120 @@
+"""Shards: what is stored is what comes back, and any change to a file is noticed."""
+
+import numpy as np
+import pytest
+import torch
+
+from potstill.cache.records import canonical_json, read_record, write_record
+from potstill.cache.shards import ShardedRows, encode_rows, open_shard, write_shard
+from potstill.errors import CacheError, OutputError
+from potstill.types import DenseLogits
+
+
+def digests_of(count):
+    return [f"{number:064x}" for number in range(count)]
+
+
+def test_rows_equal_a_plain_array_in_any_order():
+    generator = np.random.default_rng(0)
+    parts = [generator.normal(size=(rows, 3)).astype(np.float16) for rows in (4, 1, 7)]
+    whole = np.concatenate(parts)
+    numbers = np.repeat(np.arange(3), [4, 1, 7])
+    offsets = np.concatenate([np.arange(rows) for rows in (4, 1, 7)])
+    order = generator.permutation(12)
+    rows = ShardedRows(parts, numbers[order], offsets[order])
+    assert rows.shape == (12, 3)
+    assert rows.dtype == np.float16
+    for wanted in (np.arange(12), np.array([3, 3, 0, 11]), np.array([], dtype=np.int64), np.array([-1])):
+        np.testing.assert_array_equal(rows[wanted], whole[order][wanted])
+    np.testing.assert_array_equal(np.asarray(rows), whole[order])
+    with pytest.raises(IndexError):
+        rows[np.array([12])]
+    with pytest.raises(TypeError, match="one-dimensional integer array"):
+        rows[np.ones(12, dtype=bool)]
+
+
+def test_shards_of_different_width_come_in_the_wider_one():
+    rows = ShardedRows(
+        [np.ones((1, 2), np.float16), np.full((1, 2), 1e6, np.float32)], np.array([0, 1]), np.array([0, 0])
+    )
+    assert rows[np.array([1, 0])].tolist() == [[1e6, 1e6], [1.0, 1.0]]
+
+
+def test_encoded_logits_keep_the_probabilities():
+    torch.manual_seed(0)
+    logits = torch.randn(6, 11) * 8 + 300
+    arrays = encode_rows(torch.randn(6, 4), logits, digests_of(6))
+    dense = DenseLogits(arrays["shifted"], arrays["maximum"], arrays["log_sum_exp"])
+    rows = np.arange(6)
+    for temperature in (1.0, 4.0):
+        expected = torch.softmax(logits.double() / temperature, dim=1).numpy()
+        np.testing.assert_allclose(dense.probs(rows, temperature), expected, atol=1e-3)
+    np.testing.assert_allclose(dense.maximum[rows], logits.max(dim=1).values)
+    np.testing.assert_allclose(dense.log_sum_exp[rows], torch.logsumexp(logits.double(), 1), rtol=1e-6)
+
+
+def test_extreme_logits_stay_finite():
+    arrays = encode_rows(torch.ones(1, 2), torch.tensor([[1e6, 0.0, 1e6]]), digests_of(1))
+    dense = DenseLogits(arrays["shifted"], arrays["maximum"], arrays["log_sum_exp"])
+    assert np.isfinite(dense.log_probs(np.array([0]))).all()
+    assert dense.probs(np.array([0])).tolist() == [[0.5, 0.0, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"), [(1.0, np.float16), (1e6, np.float32), (1e-6, np.float32), (0, np.float16)]
+)
+def test_features_that_float16_cannot_hold_stay_float32(scale, dtype):
+    torch.manual_seed(0)
+    features = torch.randn(5, 8) * scale
+    stored = encode_rows(features, None, digests_of(5))["features"]
+    assert stored.dtype == dtype
+    np.testing.assert_allclose(stored, features.numpy(), rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_a_shard_comes_back_as_memory_maps(tmp_path):
+    arrays = encode_rows(torch.randn(5, 3), torch.randn(5, 2), digests_of(5))
+    write_shard(tmp_path / "shard-000000.safetensors", arrays)
+    opened = open_shard(tmp_path / "shard-000000.safetensors")
+    assert set(opened) == {"digests", "features", "shifted", "maximum", "log_sum_exp"}
+    for name, array in arrays.items():
+        assert isinstance(opened[name], np.memmap)
+        assert opened[name].dtype == array.dtype
+        np.testing.assert_array_equal(opened[name], array)
+    assert [row.tobytes().hex() for row in opened["digests"]] == digests_of(5)
+
+
+def test_every_bit_and_every_truncation_of_a_shard_is_noticed(tmp_path):
+    path = tmp_path / "shard-000000.safetensors"
+    write_shard(path, encode_rows(torch.randn(2, 3), None, digests_of(2)))
+    for file in (path, path.with_suffix(".json")):
+        content = file.read_bytes()
+        for bit in range(0, 8 * len(content), 5):
+            changed = bytearray(content)
+            changed[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(changed)
+            with pytest.raises(CacheError, match="damaged"):
+                open_shard(path)
+        for length in (0, 1, len(content) // 2, len(content) - 1):
+            file.write_bytes(content[:length])
+            with pytest.raises(CacheError, match="damaged"):
+                open_shard(path)
+        file.write_bytes(content)
+        assert len(open_shard(path)["digests"]) == 2
+    path.unlink()
+    with pytest.raises(CacheError, match="missing though its record exists"):
+        open_shard(path)
+
+
+def test_records_round_trip_and_refuse_nan(tmp_path):
+    body = {"b": [1, 2.5, None], "a": {"ä": True}}
+    write_record(tmp_path / "record.json", body)
+    assert read_record(tmp_path / "record.json") == body
+    assert canonical_json({"b": 1, "a": 2}) == canonical_json({"a": 2, "b": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json({"a": float("nan")})
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError):
+        write_record(tmp_path / "file" / "record.json", {})
