@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from potstill.errors import SourceError, UnknownNameError, UsageError
@@ -156,6 +157,19 @@ def test_library_weights_load_from_the_download_cache(tmp_path, monkeypatch):
     path.write_bytes(b"not safetensors")
     with pytest.raises(SourceError, match="cannot be fetched or loaded"):
         create_model("timm/test_resnet.r160_in1k", pretrained=True)
+
+
+def test_the_network_is_asked_once_and_only_for_what_is_not_here(tmp_path, monkeypatch):
+    asked = []
+
+    def download(repo, file, *, revision, local_files_only):
+        asked.append((file, local_files_only))
+        raise LocalEntryNotFoundError("no network, or not in the cache")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(SourceError, match="cannot be fetched"):
+        create_model("timm/test_resnet.r160_in1k", pretrained=True)
+    assert asked == [("model.safetensors", True), ("pytorch_model.bin", True), ("model.safetensors", False)]
 
 
 def test_headless_models_have_no_logits():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -276,22 +277,18 @@ def _create_pretrained(
 
 
 def _fetch_from_hub(name: str, cfg: Mapping[str, Any], *, revision: str | None, offline: bool) -> Path:
-    """Path of the weights file in the Hugging Face cache, downloaded if need be."""
+    """Path of the weights file in the Hugging Face cache; the network is asked only for what is not there."""
     repo, _, tagged = str(cfg["hf_hub_id"]).partition("@")
+    revision = revision or tagged or None
     files = [cfg["hf_hub_filename"]] if cfg.get("hf_hub_filename") else ["model.safetensors", "pytorch_model.bin"]
-    cause: Exception
-    for file in files:
+    cause: Exception | None = None
+    for local, file in itertools.product([True] if offline else [True, False], files):
         try:
-            path = huggingface_hub.hf_hub_download(
-                repo, file, revision=revision or tagged or None, local_files_only=offline
-            )
-            return Path(path)
+            return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision, local_files_only=local))
         except (EntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
             cause = error
-            absent = isinstance(error, EntryNotFoundError) and (
-                offline or not isinstance(error, LocalEntryNotFoundError)
-            )
-            if not absent:  # no network, no such repository: the second file name would fail alike
+            absent = isinstance(error, EntryNotFoundError) and (local or not isinstance(error, LocalEntryNotFoundError))
+            if not absent:  # no network, no such repository: the second file name would fail alike, and slowly
                 break
     raise SourceError(
         f"Weights of '{name}' are not on this machine{' (--offline)' if offline else ' and cannot be fetched'}: "

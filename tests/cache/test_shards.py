@@ -118,3 +118,11 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError):
         write_record(tmp_path / "file" / "record.json", {})
+
+
+def test_a_single_shard_is_gathered_by_value():
+    part = np.arange(6, dtype=np.float32).reshape(3, 2)
+    rows = ShardedRows([part], np.zeros(2, dtype=np.int64), np.array([2, 0]))
+    taken = rows[np.array([0, 1])]
+    assert taken.tolist() == [[4.0, 5.0], [0.0, 1.0]]
+    assert not np.shares_memory(taken, part)

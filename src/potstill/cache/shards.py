@@ -38,7 +38,8 @@ class ShardedRows:
         numbers: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
     ) -> None:
-        self._arrays = tuple(arrays)
+        # Plain views: indexing the memmap class itself costs more per call.
+        self._arrays = tuple(np.asarray(array) for array in arrays)
         self._numbers = numbers
         self._offsets = offsets
         self.dtype = np.result_type(*(array.dtype for array in arrays))
@@ -54,6 +55,8 @@ class ShardedRows:
             raise TypeError(f"rows are taken by a one-dimensional integer array, got {rows.dtype} {rows.shape}")
         rows = rows.astype(np.int64, copy=False)
         numbers, offsets = self._numbers[rows], self._offsets[rows]
+        if len(self._arrays) == 1:
+            return self._arrays[0][offsets]
         out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         for number in np.unique(numbers):
             chosen = np.flatnonzero(numbers == number)

@@ -95,7 +95,7 @@ def run(
         return
     _print_ranking(_stored(output, "ranking.json"))
     for sentence in outcome["findings"]:
-        results.print(f"- {sentence}")
+        results.print(f"- {sentence}", markup=False)
     _print_outcome(outcome, output)
 
 
@@ -203,8 +203,13 @@ def evaluate(
         f"{record['run']} on {record['target']}, {record['part']} ({record['images']} images): "
         f"accuracy {100 * record['accuracy']:.1f} %, macro F1 {100 * record['macro_f1']:.1f} %, "
         f"balanced accuracy {100 * record['balanced_accuracy']:.1f} %, "
-        f"calibration error {100 * record['ece']:.1f} points"
+        f"calibration error {100 * record['ece']:.1f} points",
+        markup=False,
     )
+    if record["trained_on"]:
+        messages.print(
+            f"Careful: {record['trained_on']} of these images have the path of an image that the run was trained on."
+        )
 
 
 @app.command()
@@ -245,14 +250,14 @@ def _print_ranking(record: dict[str, Any]) -> None:
     from potstill.reporting import ranking_table, ranking_verdict
 
     results.print(ranking_table(record))
-    results.print(ranking_verdict(record))
+    results.print(ranking_verdict(record), markup=False)
 
 
 def _print_comparison(outcome: dict[str, Any], output: Path) -> None:
     from potstill.reporting import comparison_table, comparison_verdict
 
     results.print(comparison_table(outcome))
-    results.print(comparison_verdict(outcome))
+    results.print(comparison_verdict(outcome), markup=False)
     results.print(f"Report: {output / 'report.html'}", soft_wrap=True)
 
 

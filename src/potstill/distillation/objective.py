@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from potstill.losses import cross_entropy, soft_cross_entropy
+from potstill.losses import cross_entropy, soft_cross_entropy, weighted_sum
 from potstill.training.loop import Forward, Objective
 from potstill.types import Batch, DenseLogits
 
@@ -58,12 +58,16 @@ def source_space_objective(
         labeled = len(batch.labels)
         outputs = student(torch.cat([batch.labeled_images, batch.pool_weak]))
         supervised = cross_entropy(outputs.logits[:labeled], batch.labels)
-        distilled = torch.zeros((), device=supervised.device)
-        for name, weight in weights.items():
-            probs = targets[name].probs(batch.pool_rows, temperature)
-            answer = outputs.source_logits[name][labeled:]
-            distilled = distilled + weight * soft_cross_entropy(answer, probs, temperature=temperature)
-        loss = label_weight * supervised + (1 - label_weight) * distilled
+        answers = {
+            name: soft_cross_entropy(
+                outputs.source_logits[name][labeled:],
+                targets[name].probs(batch.pool_rows, temperature),
+                temperature=temperature,
+            )
+            for name in weights
+        }
+        distilled = weighted_sum((weight, answers[name]) for name, weight in weights.items())
+        loss = weighted_sum([(label_weight, supervised), (1 - label_weight, distilled)])
         return {"loss": loss, "supervised": supervised, "distilled": distilled}
 
     return objective

@@ -98,7 +98,10 @@ def compare(
     for draw in draws:
         for name in methods:
             records.append(_one_run(name, draw, material, config, output, whole))
-            write_json(output / "results.json", _results(output, target, records, references))
+            if any(record["status"] == "done" for record in records):
+                write_json(output / "results.json", _results(output, target, records, references))
+    if not any(record["status"] == "done" for record in records):
+        raise DivergedError(f"Every run failed; the first: {records[0]['error']}")
     write_report(output)
     results: dict[str, Any] = read_json(output / "results.json")
     return results

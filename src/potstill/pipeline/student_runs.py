@@ -19,18 +19,17 @@ from potstill.baselines.fixmatch import fixmatch_objective
 from potstill.baselines.frozen_probe import put_probe_head
 from potstill.baselines.supervised import supervised_objective
 from potstill.config import RunConfig
-from potstill.data import ViewDataset, pack_pixels, prepare_images, split_digest, write_splits
-from potstill.data.preprocessing import normalise
-from potstill.deployment.student_directory import SavedStudent, load_student, save_student
+from potstill.data import ViewDataset, pack_pixels, resized_size, split_digest, target_fingerprint
+from potstill.deployment.student_directory import load_student, save_student
 from potstill.distillation.clusters import pseudo_classes
 from potstill.distillation.objective import SourceTargets, source_space_objective
 from potstill.errors import UsageError, unknown_name
-from potstill.evaluation import classification_metrics, model_cost
-from potstill.evaluation.metrics import METRICS
+from potstill.evaluation import model_cost
 from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice, parse_method
-from potstill.pipeline.preparation import Material, cache_dir_of, ranking_record, student_preprocessing
-from potstill.reporting import environment_record, write_json, write_lines, write_predictions, write_yaml
+from potstill.pipeline.preparation import Material, cache_dir_of, student_preprocessing
+from potstill.pipeline.run_files import CHECKPOINT, write_outcome, write_plan
+from potstill.pipeline.student_evaluation import evaluate_student
 from potstill.training.batches import TrainingBatches
 from potstill.training.interruption import stop_on_signal
 from potstill.training.loop import CheckpointPolicy, Objective, Optimization, Trained, train_student
@@ -100,7 +99,7 @@ def train_method(
         target = _with_all_labels(target)
     weights = weights or source_weights(choice, ranking, config)
     preprocessing = student_preprocessing(config)
-    _write_plan(directory, target, material, ranking, weights, config)
+    write_plan(directory, target, material, ranking, weights, config)
     started = time.monotonic()
     if choice.method.rows is None:
         trained = _fit_probe_student(target, config, preprocessing, progress)
@@ -109,10 +108,10 @@ def train_method(
     seconds = max(trained.seconds, time.monotonic() - started)
     name = config.student
     save_student(trained.model, directory / "student", name=name, classes=target.classes, preprocessing=preprocessing)
-    evaluation = evaluate_student(load_student(directory), target, target.split.test, config)
+    evaluation = evaluate_student(load_student(directory), target, target.split.test, workers=config.workers)
     val = None
     if config.use_val and target.split.val:
-        val = evaluate_student(load_student(directory), target, target.split.val, config)
+        val = evaluate_student(load_student(directory), target, target.split.val, workers=config.workers)
     record = {
         "method": method,
         "seed": target.split.seed,
@@ -127,35 +126,10 @@ def train_method(
         "student": {"name": name, **model_cost(trained.model, preprocessing.image_size)},
         "weights": dict(weights.values) if weights else None,
         "split_sha256": split_digest(target),
+        "data_sha256": target_fingerprint(target),
     }
-    _write_outcome(directory, target, trained, evaluation, record)
+    write_outcome(directory, target, trained, evaluation, record)
     return StudentRun(record, evaluation, directory)
-
-
-def evaluate_student(
-    student: SavedStudent, target: Target, image_ids: tuple[str, ...], config: RunConfig
-) -> Evaluation:
-    """Predictions of a student on images with known labels, and the figures computed from them.
-
-    Without images the figures are None.
-    """
-    if not image_ids:
-        empty = np.zeros((0, len(target.classes)), dtype=np.float32)
-        return Evaluation((), np.zeros(0, dtype=np.int64), empty, dict.fromkeys(METRICS))
-    probs = np.concatenate(
-        [
-            student.probs(normalise(pixels, student.preprocessing.mean, student.preprocessing.std))
-            for _, pixels in prepare_images(
-                target.files,
-                image_ids,
-                preprocessing=student.preprocessing,
-                batch_size=EVALUATION_BATCH,
-                workers=config.workers,
-            )
-        ]
-    )
-    labels = target.labels_of(image_ids)
-    return Evaluation(image_ids, labels, probs, classification_metrics(probs, labels))
 
 
 def _with_all_labels(target: Target) -> Target:
@@ -180,7 +154,7 @@ def _pool_views(
     pixels = pack_pixels(
         target,
         pool,
-        preprocessing.image_size,
+        resized_size(preprocessing.image_size, preprocessing.crop),
         interpolation=preprocessing.interpolation,
         cache_dir=cache_dir_of(config),
         workers=config.workers,
@@ -247,7 +221,7 @@ def _train_gradients(
         device=config.device,
     )
     checkpoints = CheckpointPolicy(
-        directory / "checkpoints" / "last.safetensors",
+        directory / CHECKPOINT,
         fingerprint=_fingerprint(choice.name, target, material, weights, config),
     )
     with stop_on_signal() as should_stop:
@@ -325,43 +299,3 @@ def _fingerprint(
     keys = {name: material.outputs[name].key for name in (weights.values if weights else {})}
     parts = [method, split_digest(target), settings, keys, dict(weights.values) if weights else None]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _write_plan(
-    directory: Path,
-    target: Target,
-    material: Material,
-    ranking: Ranking,
-    weights: SourceWeights | None,
-    config: RunConfig,
-) -> None:
-    """What is known before training starts."""
-    from potstill.config import config_record
-
-    write_yaml(directory / "config.yaml", config_record(config, directory))
-    write_json(directory / "environment.json", environment_record())
-    write_json(directory / "ranking.json", ranking_record(ranking, material))
-    if weights is not None:
-        write_json(
-            directory / "weights.json",
-            {
-                "schema": 1,
-                "scheme": weights.scheme,
-                "weights": dict(weights.values),
-                "effective_sources": weights.effective_sources,
-            },
-        )
-    write_splits(target, directory / "splits.csv")
-
-
-def _write_outcome(
-    directory: Path, target: Target, trained: Trained, evaluation: Evaluation, record: dict[str, Any]
-) -> None:
-    write_lines(directory / "metrics.jsonl", trained.history)
-    write_predictions(
-        directory / "predictions.parquet", evaluation.image_ids, evaluation.labels, evaluation.probs, target.classes
-    )
-    # Written last: a directory with results.json is complete.
-    write_json(directory / "results.json", record)
-    checkpoint = directory / "checkpoints" / "last.safetensors"
-    checkpoint.unlink(missing_ok=True)

@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from potstill.config import RunConfig
-from potstill.data import list_images, open_target, prepare_images, split_digest
-from potstill.data.preprocessing import normalise
+from potstill.config import build_config, check_data_path
+from potstill.data import list_images, open_target, target_fingerprint
 from potstill.deployment.student_directory import load_student
 from potstill.errors import DataError
 from potstill.evaluation import classification_metrics
-from potstill.pipeline.preparation import cache_dir_of, open_configured
+from potstill.pipeline.preparation import cache_dir_of
+from potstill.pipeline.student_evaluation import student_probs
 from potstill.reporting import read_json
-from potstill.types import Progress, Target, no_progress
+from potstill.types import Progress, no_progress
 
 
-def evaluate(
-    run_directory: Path, data: Path, *, config: RunConfig | None = None, progress: Progress = no_progress
-) -> dict[str, Any]:
+def evaluate(run_directory: Path, data: Path, *, progress: Progress = no_progress) -> dict[str, Any]:
     """Evaluate a trained student on labeled data.
 
-    On the data that the run was trained on (the same split), only its test images count; on other data every labeled
-    image does. Classes are matched by name.
+    On the data that the run was trained on, only the run's test images count; on other data every labeled image
+    does. Classes are matched by name.
 
     Returns:
-        `{schema, run, target, images, part, accuracy, macro_f1, balanced_accuracy, ece, nll}`.
+        `{schema, run, target, part, images, trained_on, accuracy, macro_f1, balanced_accuracy, ece, nll}`;
+        `trained_on` counts evaluated images of other data whose path is that of a training image of the run.
 
     Raises:
         CheckpointError: no student, or a damaged one.
-        DataError: a class that the student does not know.
+        DataError: a class that the student does not know, or own data without a test part.
     """
     student = load_student(run_directory)
-    stored = _stored_config(run_directory)
-    config = config or stored
-    target = open_configured(data, stored, progress)
-    result = read_json(run_directory / "results.json")
-    same = split_digest(target) == result.get("split_sha256")
-    if same and target.split.test:
-        image_ids, part = target.split.test, "test"
+    stored = build_config({}, file=run_directory / "config.yaml")
+    target = open_target(
+        check_data_path(data),
+        layout=stored.layout,
+        unlabeled=stored.unlabeled if stored.unlabeled and stored.unlabeled.exists() else None,
+        cache_dir=cache_dir_of(stored),
+        workers=stored.workers,
+        progress=progress,
+    )
+    parts = _parts_of(run_directory)
+    if target_fingerprint(target) == read_json(run_directory / "results.json").get("data_sha256"):
+        part, image_ids, trained_on = "test part", parts["test"], 0
+        if not image_ids:
+            raise DataError(
+                f"{run_directory.name} trained on every label of {data.name} and keeps no test part; its "
+                "cross-validated figure is in results.json. Evaluate it on other data."
+            )
     else:
-        target = _open_fully_labeled(data, config, progress)
-        image_ids, part = target.split.pool + target.split.test + target.split.val, "all labeled images"
-        image_ids = tuple(image_id for image_id in image_ids if image_id in target.labels)
+        part, image_ids = "all labeled images", tuple(sorted(target.labels))
+        trained_on = len(set(image_ids) & set(parts["train"]))
     unknown = sorted(set(target.classes) - set(student.classes))
     if unknown:
         raise DataError(
@@ -53,26 +62,28 @@ def evaluate(
             "Rename the folders, or evaluate on data with its classes."
         )
     position = np.array([student.classes.index(name) for name in target.classes])
-    labels = position[target.labels_of(image_ids)]
-    probs = np.concatenate(
-        [
-            student.probs(normalise(pixels, student.preprocessing.mean, student.preprocessing.std))
-            for _, pixels in prepare_images(
-                target.files, image_ids, preprocessing=student.preprocessing, workers=config.workers
-            )
-        ]
-    )
+    probs = student_probs(student, target.files, image_ids, workers=stored.workers)
     return {
         "schema": 1,
         "run": run_directory.name,
         "target": target.name,
         "part": part,
         "images": len(image_ids),
-        **classification_metrics(probs, labels),
+        "trained_on": trained_on,
+        **classification_metrics(probs, position[target.labels_of(image_ids)]),
     }
 
 
-def predict(run_directory: Path, images: Sequence[Path], *, workers: int = 2) -> Iterator[dict[str, Any]]:
+def _parts_of(run_directory: Path) -> dict[str, tuple[str, ...]]:
+    """Image ids of the run's parts: train (labels used or not), val, test."""
+    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    with (run_directory / "splits.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            parts[row["split"]].append(row["image_id"])
+    return {part: tuple(ids) for part, ids in parts.items()}
+
+
+def predict(run_directory: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Classify image files or folders of them.
 
     Yields:
@@ -89,12 +100,10 @@ def predict(run_directory: Path, images: Sequence[Path], *, workers: int = 2) ->
         raise DataError(f"No image in {', '.join(str(path) for path in images)}. Give image files or folders of them.")
     for path in files:
         try:
-            name = str(path)
-            ((_, pixels),) = prepare_images({name: path}, [name], preprocessing=student.preprocessing)
+            (probs,) = student_probs(student, {str(path): path}, [str(path)], workers=0)
         except DataError as error:
             yield {"path": str(path), "error": str(error)}
             continue
-        (probs,) = student.probs(normalise(pixels, student.preprocessing.mean, student.preprocessing.std))
         best = int(probs.argmax())
         yield {
             "path": str(path),
@@ -102,14 +111,3 @@ def predict(run_directory: Path, images: Sequence[Path], *, workers: int = 2) ->
             "confidence": float(probs[best]),
             "probs": {name: float(p) for name, p in zip(student.classes, probs, strict=True)},
         }
-
-
-def _stored_config(run_directory: Path) -> RunConfig:
-    from potstill.config import build_config
-
-    return build_config({}, file=run_directory / "config.yaml")
-
-
-def _open_fully_labeled(data: Path, config: RunConfig, progress: Progress) -> Target:
-    """Other data: no label is hidden."""
-    return open_target(data, cache_dir=cache_dir_of(config), workers=config.workers, progress=progress)

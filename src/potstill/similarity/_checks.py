@@ -40,10 +40,11 @@ def check_matrix(features: Array, num_images: int | None, *, metric: str, name: 
     matrix = _as_float64(features, metric=metric, name=name)
     if num_images is not None and len(matrix) != num_images:
         raise SimilarityError(f"{metric}: {len(matrix)} rows of {name} but {num_images} labels; give one row an image.")
-    if (matrix == matrix[:1]).all():
+    if not _varies(matrix).any():
         raise SimilarityError(f"{metric}: all {len(matrix)} rows of {name} are equal, so there is nothing to compare.")
-    _, exponent = np.frexp(np.abs(matrix).max())
-    return np.asarray(np.ldexp(matrix, -exponent), dtype=np.float64)
+    exponent = int(np.frexp(max(matrix.max(), -matrix.min()))[1])
+    matrix *= 2.0 ** -min(max(exponent, -1000), 1000)  # in place: it is our own copy
+    return matrix
 
 
 def check_probs(probs: Array, labels: Array, *, metric: str) -> tuple[Float64s, Int64s, Int64s]:
@@ -87,7 +88,7 @@ def centre_columns(matrix: Float64s) -> Float64s:
     """Columns with mean zero. The second pass takes out the rounding of the first, which matters far from zero."""
     centred = matrix - matrix.mean(axis=0)
     centred -= centred.mean(axis=0)
-    centred[:, (matrix == matrix[:1]).all(axis=0)] = 0.0  # a constant column is exactly zero, not rounding noise
+    centred[:, ~_varies(matrix)] = 0.0  # a constant column is exactly zero, not rounding noise
     return np.asarray(centred, dtype=np.float64)
 
 
@@ -98,6 +99,11 @@ def class_sums(matrix: Float64s, index: Int64s, counts: Int64s) -> Float64s:
     return np.asarray(np.add.reduceat(ordered, starts, axis=0), dtype=np.float64)
 
 
+def _varies(matrix: Float64s) -> npt.NDArray[np.bool_]:
+    """Which columns hold more than one value, `(D,)`."""
+    return np.asarray(matrix.max(axis=0) > matrix.min(axis=0))
+
+
 def _as_float64(values: Array, *, metric: str, name: str) -> Float64s:
     array = _to_numpy(values)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiub":
@@ -106,8 +112,8 @@ def _as_float64(values: Array, *, metric: str, name: str) -> Float64s:
             f"got dtype {array.dtype} and shape {array.shape}."
         )
     matrix = array.astype(np.float64)
-    bad_rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    if len(bad_rows):
+    if not np.isfinite(matrix).all():
+        bad_rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         raise SimilarityError(
             f"{metric}: {name} hold NaN or infinity in {len(bad_rows)} of {len(matrix)} rows, first in row "
             f"{bad_rows[0]}; check the source's weights and preprocessing, or store {name} as float32."

@@ -58,10 +58,10 @@ def parc(features: Array, labels: Array) -> float:
 
 def _z_score(matrix: Float64s) -> Float64s:
     """Columns with mean 0 and standard deviation 1; constant columns are zero."""
-    centred = centre_columns(matrix)
-    centred /= np.where(np.abs(centred).max(axis=0) > 0, np.abs(centred).max(axis=0), 1.0)  # no underflow in squares
-    deviation = np.sqrt(np.mean(centred**2, axis=0))
-    return np.asarray(centred / np.where(deviation > 0, deviation, 1.0), dtype=np.float64)
+    scored = centre_columns(matrix)
+    deviation = np.sqrt(np.einsum("nd,nd->d", scored, scored) / len(scored))
+    scored /= np.where(deviation > 0, deviation, 1.0)
+    return scored
 
 
 def _correlation_rows(scored: Float64s) -> Float64s:

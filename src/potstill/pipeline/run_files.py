@@ -1,0 +1,52 @@
+"""The files of a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from potstill.config import RunConfig, config_record
+from potstill.data import write_splits
+from potstill.pipeline.preparation import Material, ranking_record
+from potstill.reporting import environment_record, write_json, write_lines, write_predictions, write_yaml
+from potstill.training.loop import Trained
+from potstill.types import Evaluation, Ranking, SourceWeights, Target
+
+CHECKPOINT = Path("checkpoints") / "last.safetensors"
+
+
+def write_plan(
+    directory: Path,
+    target: Target,
+    material: Material,
+    ranking: Ranking,
+    weights: SourceWeights | None,
+    config: RunConfig,
+) -> None:
+    """What is known before training starts."""
+    write_yaml(directory / "config.yaml", config_record(config, directory))
+    write_json(directory / "environment.json", environment_record())
+    write_json(directory / "ranking.json", ranking_record(ranking, material))
+    if weights is not None:
+        write_json(
+            directory / "weights.json",
+            {
+                "schema": 1,
+                "scheme": weights.scheme,
+                "weights": dict(weights.values),
+                "effective_sources": weights.effective_sources,
+            },
+        )
+    write_splits(target, directory / "splits.csv")
+
+
+def write_outcome(
+    directory: Path, target: Target, trained: Trained, evaluation: Evaluation, record: dict[str, Any]
+) -> None:
+    write_lines(directory / "metrics.jsonl", trained.history)
+    write_predictions(
+        directory / "predictions.parquet", evaluation.image_ids, evaluation.labels, evaluation.probs, target.classes
+    )
+    # Written last: a directory with results.json is complete.
+    write_json(directory / "results.json", record)
+    (directory / CHECKPOINT).unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""Pseudo-classes of sources without a classifier."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import ortho_group
+from sklearn.datasets import load_digits
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from potstill.distillation.clusters import pseudo_classes
+from potstill.errors import DataError
+
+
+def assigned(features: np.ndarray, **options: int) -> np.ndarray:
+    logits = pseudo_classes(features, **options)
+    return logits.probs(np.arange(len(features))).argmax(axis=1)
+
+
+def test_finds_separate_clusters() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), 30)
+    features = 10 * np.eye(4, 16)[truth] + rng.normal(size=(120, 16))
+    assert adjusted_rand_score(truth, assigned(features, num_clusters=4)) == 1.0
+
+
+def test_groups_real_digits_far_better_than_chance() -> None:
+    digits = load_digits()
+    assert normalized_mutual_info_score(digits.target, assigned(digits.data, num_clusters=20)) > 0.5
+
+
+def test_deterministic_and_free_of_scale_shift_and_rotation() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(60, 6))
+    rotation = ortho_group.rvs(6, random_state=0)
+    first = assigned(features)
+    assert first.tolist() == assigned(features).tolist()
+    assert first.tolist() == assigned(3 * features @ rotation + 7).tolist()
+
+
+def test_default_number_of_clusters_is_the_square_root() -> None:
+    features = np.random.default_rng(0).normal(size=(100, 5))
+    assert pseudo_classes(features).num_classes == 10
+
+
+def test_stored_log_sum_exp_is_that_of_the_logits() -> None:
+    logits = pseudo_classes(np.random.default_rng(0).normal(size=(30, 5)))
+    rows = np.arange(30)
+    shifted = np.asarray(logits.shifted[rows], dtype=np.float64)
+    expected = logits.maximum[rows] + np.log(np.exp(shifted).sum(axis=1))
+    np.testing.assert_allclose(logits.log_sum_exp[rows], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("features", [np.ones((5, 3)), np.zeros((1, 3))])
+def test_equal_features_are_refused(features: np.ndarray) -> None:
+    with pytest.raises(DataError, match="features that differ"):
+        pseudo_classes(features)

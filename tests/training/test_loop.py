@@ -1,0 +1,165 @@
+"""The loop against a plain torch loop, and its promises: same bits, resume, clear failures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from potstill.baselines.supervised import supervised_objective
+from potstill.errors import CheckpointError, DivergedError, Interrupted
+from potstill.training.batches import BatchPlan, TrainingBatches
+from potstill.training.loop import CheckpointPolicy, Optimization, Trained, train_student
+from potstill.training.schedule import learning_rate
+from potstill.training.student import Student
+from potstill.types import ViewKind
+
+CLASSES, SIZE = 3, 32
+
+
+class ColourViews:
+    """Noisy images whose mean colour tells the class; noise depends on row and epoch alone."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self._labels = labels
+
+    def views(self, rows: np.ndarray, kind: ViewKind, *, epoch: int, draw: int) -> torch.Tensor:
+        images = [
+            np.random.default_rng([int(row), epoch, draw]).normal(
+                np.eye(3)[self._labels[row]][:, None, None], 0.5, (3, SIZE, SIZE)
+            )
+            for row in rows
+        ]
+        return torch.from_numpy(np.stack(images)).float()
+
+
+def make_student(name: str = "test_efficientnet", sources: dict[str, int] | None = None) -> Student:
+    torch.manual_seed(5)
+    return Student(timm.create_model(name, num_classes=CLASSES), sources or {})
+
+
+def make_batches(steps: int) -> TrainingBatches:
+    labels = np.arange(12) % CLASSES
+    return TrainingBatches(ColourViews(labels), labels, pool_size=12, plan=BatchPlan(labeled=9), steps=steps, seed=0)
+
+
+def train(steps: int = 6, **options: object) -> Trained:
+    settings = Optimization(steps=steps, lr=0.05, ema=float(options.pop("ema", 0.9)), bn=options.pop("bn", "batch"))  # type: ignore[arg-type]
+    student = options.pop("student", None) or make_student()
+    return train_student(student, make_batches(steps), supervised_objective, settings=settings, **options)  # type: ignore[arg-type]
+
+
+def same_bits(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_equals_a_plain_loop_without_averaging() -> None:
+    trained = train(steps=5, ema=0.0)
+    reference = make_student().model.to(memory_format=torch.channels_last).train()
+    decayed = [each for each in reference.parameters() if each.ndim > 1]
+    spared = [each for each in reference.parameters() if each.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": spared, "weight_decay": 0.0}, {"params": decayed, "weight_decay": 5e-4}],
+        lr=0.05,
+        momentum=0.9,
+        nesterov=True,
+    )
+    batches = make_batches(5)
+    for step in range(5):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, 5, peak=0.05)
+        batch = batches.batch(step)
+        loss = nn.functional.cross_entropy(reference(batch.labeled_images), batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(trained.model.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_learns_and_counts_images() -> None:
+    trained = train(steps=40)
+    assert trained.history[-1]["loss"] < 0.5 * trained.history[0]["loss"]
+    assert trained.images_seen == trained.images_trained == 40 * 9
+    assert not trained.model.training
+    rows = np.arange(12)
+    images = ColourViews(rows % CLASSES).views(rows, "plain", epoch=99, draw=0)
+    with torch.inference_mode():
+        assert (trained.model(images).argmax(1).numpy() == rows % CLASSES).mean() >= 0.9
+
+
+def test_same_bits_twice_and_the_callers_random_state_is_untouched() -> None:
+    student, other = make_student(), make_student()
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    first = train(student=student)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same_bits(first.model, train(student=other).model)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, stop_after: int) -> None:
+    whole = train()
+    policy = CheckpointPolicy(tmp_path / "last.safetensors", fingerprint="a")
+    calls = iter(range(1, 100))
+    with pytest.raises(Interrupted, match=f"after step {stop_after} of 6"):
+        train(checkpoints=policy, should_stop=lambda: next(calls) == stop_after)
+    resumed = train(checkpoints=policy)
+    assert same_bits(whole.model, resumed.model)
+    drop = ("seconds",)
+    rows = [[{k: v for k, v in row.items() if k not in drop} for row in each.history] for each in (whole, resumed)]
+    assert rows[0] == rows[1]
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    with pytest.raises(Interrupted):
+        train(checkpoints=CheckpointPolicy(path, fingerprint="a"), should_stop=lambda: True)
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(checkpoints=CheckpointPolicy(path, fingerprint="b"))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(checkpoints=CheckpointPolicy(path, fingerprint="a"))
+
+
+def test_frozen_batch_statistics_stay_and_affine_parameters_move() -> None:
+    initial = make_student().model.state_dict()
+    trained = train(bn="frozen", ema=0.0).model.state_dict()
+    means = [name for name in initial if name.endswith("running_mean")]
+    assert means
+    assert all(torch.equal(initial[name], trained[name]) for name in means)
+    scales = [name.replace("running_mean", "weight") for name in means]
+    assert any(not torch.equal(initial[name], trained[name]) for name in scales)
+
+
+def test_average_lies_between_start_and_end() -> None:
+    start = make_student().model.state_dict()["classifier.weight"]
+    end = train(ema=0.0).model.state_dict()["classifier.weight"]
+    averaged = train(ema=0.9).model.state_dict()["classifier.weight"]
+    assert 0 < torch.norm(averaged - end) < torch.norm(start - end)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    def broken(student: object, batch: object) -> dict[str, torch.Tensor]:
+        return {"loss": torch.tensor(float("nan"), requires_grad=True)}
+
+    with pytest.raises(DivergedError, match=r"loss became nan at step 1. Lower --lr"):
+        train_student(make_student(), make_batches(3), broken, settings=Optimization(steps=3))
+
+
+def test_source_heads_train_with_the_student_and_are_left_out_of_the_result() -> None:
+    student = make_student(sources={"a.b/c": 4})
+    before = student.source_heads[0].weight.clone()
+
+    def objective(forward: object, batch: object) -> dict[str, torch.Tensor]:
+        outputs = forward(batch.labeled_images)  # type: ignore[operator, attr-defined]
+        return {"loss": outputs.source_logits["a.b/c"].square().mean() + outputs.logits.square().mean()}
+
+    trained = train_student(student, make_batches(2), objective, settings=Optimization(steps=2))
+    assert not torch.equal(student.source_heads[0].weight, before)
+    assert not [name for name in trained.model.state_dict() if "source" in name]
