@@ -35,7 +35,7 @@ def invent_recipe(rng: np.random.Generator) -> tuple[Points, Points, bool]:
             key_points[stroke, step] = key_points[stroke, step - 1] + length * direction
             turn += rng.normal(0, 0.6)
             heading += turn
-        if rng.random() < 0.25 and not touches:  # a closed loop
+        if rng.random() < 0.35 and not touches:  # a closed loop
             key_points[stroke, -1] = key_points[stroke, 0]
     key_points -= (key_points.max((0, 1)) + key_points.min((0, 1))) / 2
     key_points /= max(float(np.abs(key_points).max()), 0.3)
@@ -61,10 +61,10 @@ def sample_strokes(key_points: Points, curved: Points) -> Points:
 
 def vary(key_points: Points, rng: np.random.Generator) -> Points:
     """Another drawing of the same recipe: moved key points, then a random linear map that mostly keeps upright."""
-    moved = key_points + rng.normal(0, 0.07, key_points.shape)
-    angle, shear = rng.normal(0, 0.15), rng.normal(0, 0.15)
+    moved = key_points + rng.normal(0, 0.1, key_points.shape)
+    angle, shear = rng.normal(0, 0.15), rng.normal(0, 0.25)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    stretch = np.array([[np.exp(rng.normal(0, 0.15)), shear], [0, np.exp(rng.normal(0, 0.15))]])
+    stretch = np.array([[np.exp(rng.normal(0, 0.2)), shear], [0, np.exp(rng.normal(0, 0.2))]])
     moved = moved @ (turn @ stretch)
     moved -= (moved.max((0, 1)) + moved.min((0, 1))) / 2
     return (moved * (0.85 / np.abs(moved).max())).astype(np.float32)

@@ -15,7 +15,8 @@ from parts import load_part
 from training import save_half, train_classifier
 
 ARCHITECTURE = "test_byobnet"
-PASSES = 500_000
+PASSES = 400_000
+VARIATION = Variation(shear=0.3, bend=0.08, low_resolution=0.6)
 OUTPUT = Path("src/potstill/demo/student.safetensors")
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     begun = time.time()
     # Every recipe takes part: the shapes belong to no other task, so they need no sides.
     part = load_part(arguments.data / "parts" / "shapes.npz")
-    model = train_classifier(part, arguments.architecture, Variation(), passes=arguments.passes, seed=arguments.seed)
+    model = train_classifier(part, arguments.architecture, VARIATION, passes=arguments.passes, seed=arguments.seed)
     save_half(model, arguments.output, classifier=False)
     print(f"{arguments.output.name} after {time.time() - begun:.0f} s")
 

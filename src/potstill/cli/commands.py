@@ -280,7 +280,8 @@ def _stop(number: int, frame: object) -> None:
 def main() -> None:
     """Run a command; every deliberate error becomes one message and its exit code."""
     set_up_logging()
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app()
     except PotstillError as error:
@@ -288,9 +289,6 @@ def main() -> None:
             print_json({"schema": 1, "error": {"kind": type(error).__name__, "message": str(error)}})
         messages.print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        messages.print("Interrupted. What was finished is kept; go on with --resume.")
-        sys.exit(Interrupted.exit_code)
 
 
 def _escaped(text: str) -> str:

@@ -34,7 +34,16 @@ from potstill.training.batches import TrainingBatches
 from potstill.training.interruption import stop_on_signal
 from potstill.training.loop import CheckpointPolicy, Objective, Optimization, Trained, train_student
 from potstill.training.student import build_student
-from potstill.types import Evaluation, Preprocessing, Progress, Ranking, SourceWeights, Target, no_progress
+from potstill.types import (
+    Evaluation,
+    Preprocessing,
+    Progress,
+    RankedSource,
+    Ranking,
+    SourceWeights,
+    Target,
+    no_progress,
+)
 from potstill.weighting import weigh
 
 EVALUATION_BATCH = 128
@@ -64,11 +73,17 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
             raise unknown_name("source to leave out", choice.left_out, scores)
         scores.pop(choice.left_out, None)
     if not scores:
+        reasons = {reason for row in ranking.sources if (reason := _why_unscored(row, ranking.metric))}
         raise UsageError(
-            "No source has a score, so there is nothing to distil. Look at `potstill rank` for the reasons."
+            f"No source has a {ranking.metric} score, so there is nothing to distil. {' '.join(sorted(reasons))}"
         )
     scheme = config.scheme if choice.method.scheme == "config" else choice.method.scheme
     return weigh(scores, scheme=scheme, power=config.power, temperature=config.softmax_temperature, top_k=config.top_k)
+
+
+def _why_unscored(row: RankedSource, metric: str) -> str | None:
+    score = row.scores.get(metric)
+    return row.error or (score.error if score else None)
 
 
 def train_method(

@@ -95,6 +95,9 @@ def predict(run_directory: Path, images: Sequence[Path]) -> Iterator[dict[str, A
         DataError: no image among `images`.
     """
     student = load_student(run_directory)
+    missing = [str(path) for path in images if not path.exists()]
+    if missing:
+        raise DataError(f"There is no {', '.join(missing)}. Give image files or folders of them.")
     files = [file for path in images for file in (list_images(path).images if path.is_dir() else (path,))]
     if not files:
         raise DataError(f"No image in {', '.join(str(path) for path in images)}. Give image files or folders of them.")

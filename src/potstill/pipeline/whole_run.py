@@ -67,9 +67,9 @@ def run(
     chosen = _choose(method, verdict, target)
     source_weights(parse_method(chosen), ranking, config)
     small = len(target.split.test) < SMALL_TEST if cross_validate is None else cross_validate
-    folds = _cross_validate(chosen, material, target, config, output, progress) if small else None
-    final = _all_labels_for_training(target) if folds else target
-    if folds:
+    final = _all_labels_for_training(target) if small else target
+    folds = _cross_validate(chosen, material, final, config, output, progress) if small else None
+    if small:
         ranking = rank_material(material, final, config)
     done = (output / "results.json").exists()
     record = (
@@ -121,13 +121,13 @@ def _cross_validate(
                 train_method(method, fold, material, ranking, fold_config, directory=directory, progress=progress)
             result = read_json(directory / "results.json")
             right.append(result["accuracy"] * len(fold.split.test))
-        accuracies.append(sum(right) / len(target.split.labeled + target.split.test))
+        accuracies.append(sum(right) / len(target.split.labeled))
     return {
         "folds": FOLDS,
         "repeats": REPEATS,
         "accuracy": float(np.mean(accuracies)),
         "accuracy_by_repeat": accuracies,
-        "images": len(target.split.labeled + target.split.test),
+        "images": len(target.split.labeled),
     }
 
 
