@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
     "files": {"errors"},
-    "models": BASE,
+    "models": BASE | {"files"},
     "data": BASE | {"files", "data"},
     "sources": BASE | {"files", "models", "data", "sources", "demo"},
     "cache": BASE | {"files", "models", "data", "sources", "cache"},

@@ -24,7 +24,7 @@ class Recipe:
 
 
 # Pictures, unlike characters, may be mirrored, and are never drawn with another pen.
-PICTURES = Variation(pen=0.0, flip=0.5, bend=0.03)
+PICTURES = Variation(pen=0.0, flip=0.5, bend=0.03, low_resolution=0.3)
 
 RECIPES: dict[str, Recipe] = {
     "mnist": Recipe(
@@ -70,7 +70,7 @@ RECIPES: dict[str, Recipe] = {
     "icons": Recipe(
         "icons",
         "test_efficientnet",
-        100_000,
+        240_000,
         "desktop icons by freedesktop context",
         "Debian packages of the themes Tango, GNOME, MATE, nuoveXT2 and Oxygen",
         "public domain (Tango); LGPL-3.0 or CC-BY-SA-3.0 (GNOME, MATE, Oxygen); LGPL-2.1 (nuoveXT2)",
@@ -79,7 +79,7 @@ RECIPES: dict[str, Recipe] = {
     "emoji": Recipe(
         "emoji",
         "test_byobnet",
-        100_000,
+        240_000,
         "emoji by Unicode group, in colour and in ink",
         "Debian packages fonts-noto-color-emoji, fonts-symbola and unicode-data",
         "OFL-1.1 (Noto); free for any use (Symbola); Unicode-DFS-2016 (groups)",

@@ -98,3 +98,4 @@ def save_half(model: nn.Module, path: Path, *, classifier: bool) -> None:
         for key, value in model.state_dict().items()
     }
     save_file(state, path)
+    path.chmod(0o644)  # safetensors writes files that only their owner may read

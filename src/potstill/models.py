@@ -22,11 +22,12 @@ import timm
 import torch
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from timm.models import get_pretrained_cfg, is_model
 from torch import Tensor, nn
 
 from potstill.errors import SourceError, UnknownNameError, UsageError
+from potstill.files import write_bytes
 from potstill.types import Preprocessing
 
 PREFIX = "timm/"
@@ -149,6 +150,12 @@ def logits_of_features(model: nn.Module, features: Tensor) -> Tensor:
         raise SourceError(f"{type(model).__name__} has no single classifier; its classifier is {classifier}.")
     logits: Tensor = classifier(features)
     return logits
+
+
+def save_state(path: Path, state: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors in one step. Raises OutputError."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_bytes(path, save(tensors, dict(metadata) if metadata else None))
 
 
 def load_state(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:

@@ -47,11 +47,10 @@ def test_json_refuses_what_it_cannot_hold(tmp_path, bad, place):
         write_json(tmp_path / "x.json", bad)
 
 
-def test_a_file_that_cannot_be_written_is_named_without_its_folder(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"^x\.json could not be written .*--output") as caught:
+    with pytest.raises(OutputError, match=r"^Cannot write .*x\.json: .*--output"):
         write_json(tmp_path / "file" / "x.json", {})
-    assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_crash_while_moving_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from potstill.data.atomic import write_bytes
 from potstill.errors import CacheError, OutputError
+from potstill.files import write_bytes
 
 
 def canonical_json(value: object) -> str:

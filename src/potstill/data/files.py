@@ -14,10 +14,10 @@ import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from potstill.data.atomic import replacing
 from potstill.data.images import SUFFIXES, decode_image, read_bytes
 from potstill.data.threads import map_in_threads
 from potstill.errors import DataError, OutputError
+from potstill.files import replacing
 from potstill.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)

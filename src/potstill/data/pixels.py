@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from potstill.data.atomic import replacing
 from potstill.data.images import Pixels
 from potstill.data.preprocessing import read_square
 from potstill.data.threads import map_in_threads
+from potstill.files import replacing
 from potstill.types import Progress, Target, no_progress
 
 logger = logging.getLogger(__name__)

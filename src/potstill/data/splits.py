@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from potstill.data.atomic import write_bytes
 from potstill.data.draws import assign_folds, choose_labeled, join_units, labeled_units
 from potstill.data.hashing import order_key
 from potstill.data.wording import count_of, name_some
 from potstill.errors import UsageError
+from potstill.files import write_bytes
 from potstill.types import Split, Target
 
 LABEL_NOTE = "labels: "

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from potstill.errors import CheckpointError, OutputError, PotstillError
-from potstill.models import create_model
+from potstill.errors import CheckpointError, PotstillError
+from potstill.files import write_bytes
+from potstill.models import create_model, save_state
 from potstill.types import Preprocessing
 
 WEIGHTS_FILE = "model.safetensors"
@@ -67,17 +67,9 @@ def save_student(
         },
         "potstill": {"schema": 1, "model": name, "temperature": temperature},
     }
-    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        partial = directory / (WEIGHTS_FILE + ".partial")
-        save_file(weights, partial)
-        partial.replace(directory / WEIGHTS_FILE)
-        (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"The student cannot be written to {directory.name} ({error}). Use another --output."
-        ) from error
+    save_state(directory / WEIGHTS_FILE, model.state_dict())
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(directory / CONFIG_FILE, text.encode("utf-8"))
 
 
 def load_student(directory: Path) -> SavedStudent:

@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from potstill import __version__
-from potstill.errors import DataError, OutputError
+from potstill.errors import DataError
+from potstill.files import replacing
 from potstill.types import Floats, Ints
 
 SCHEMA = 1
@@ -48,7 +49,7 @@ class Predictions:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file in one step. Raises OutputError when that is not possible."""
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -77,7 +78,7 @@ def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file with a header in one step; None becomes an empty cell. Raises OutputError."""
-    with _replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         for row in rows:
@@ -124,7 +125,7 @@ def write_predictions(
             "probs": pa.array(list(values), pa.list_(pa.float32())),
         }
     ).replace_schema_metadata({"classes": json.dumps(list(classes)), "schema": str(SCHEMA)})
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         pq.write_table(table, temporary)
 
 
@@ -205,23 +206,6 @@ def environment_record() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, moved to `path` when the block ends well, removed when it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path.name} could not be written ({error.strerror or error}). Check that its folder exists, that you may "
-            "write to it and that the disk has space, or choose another --output."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any, place: str) -> Any:

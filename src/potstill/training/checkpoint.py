@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from potstill.errors import CheckpointError, OutputError
+from potstill.errors import CheckpointError
+from potstill.models import save_state
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, fingerprint: str) -> 
     """
     state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "history": checkpoint.history}
     metadata = {"fingerprint": fingerprint, "state": json.dumps(state)}
-    partial = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}, partial, metadata)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"The checkpoint {path.name} cannot be written ({error}). Free space or choose --output."
-        ) from error
+    save_state(path, checkpoint.tensors, metadata=metadata)
 
 
 def load_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint | None:

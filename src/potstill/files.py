@@ -26,7 +26,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise OutputError(
-            f"Cannot write {path}: {error.strerror or error}. Check the folder, its rights and the disk."
+            f"Cannot write {path}: {error.strerror or error}. Check the folder, its rights and the disk, or choose "
+            "another --output."
         ) from error
     finally:
         with suppress(OSError):
