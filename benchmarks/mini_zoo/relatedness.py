@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from catalogue import RECIPES
-from few_shot import draw_labels, load_task
+from few_shot import RESULTS, draw_labels, load_task
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from train_sources import RESULTS, ZOO, reload
+from train_sources import ZOO, reload
 from training import normalise, pooled_features
 
 from potstill.similarity import parc
@@ -37,7 +37,9 @@ def main() -> None:
             continue
         model = reload(recipe.architecture, ZOO / f"{name}.safetensors", len(results["sources"][name]["classes"]))
         features = pooled_features(model, normalise(images.expand(-1, 3, -1, -1))).double().numpy()
-        nearest = cross_val_score(KNeighborsClassifier(1), StandardScaler().fit_transform(features), labels, cv=5).mean()
+        nearest = cross_val_score(
+            KNeighborsClassifier(1), StandardScaler().fit_transform(features), labels, cv=5
+        ).mean()
         chosen = [draw_labels(labels, 2, seed)[0] for seed in range(arguments.draws)]
         scores = [round(float(parc(features[rows], labels[rows])), 3) for rows in chosen]
         print(f"{name:18s} 1-NN {nearest:.3f}  PARC of 20 labels, draw by draw: {scores}", flush=True)

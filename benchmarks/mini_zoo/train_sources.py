@@ -21,6 +21,7 @@ import timm
 import torch
 from augment import Variation, plain_pictures, vary_pictures
 from catalogue import RECIPES, Recipe
+from few_shot import RESULTS
 from parts import Part, load_part
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -28,7 +29,6 @@ from torch.nn import functional as F
 from training import accuracy_on, normalise, pooled_features, save_half, train_classifier
 
 ZOO = Path("src/potstill/demo/mini_zoo")
-RESULTS = Path("benchmarks/results/mini_zoo.json")
 SEED = 0
 
 

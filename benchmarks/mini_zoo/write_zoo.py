@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 from catalogue import RECIPES, Recipe
-from train_sources import RESULTS, ZOO
+from few_shot import RESULTS, STUDENT
+from train_sources import ZOO
 
 HEADER = "# The embedded mini zoo, written by benchmarks/mini_zoo/write_zoo.py. A card of each source lies in cards/.\n"
-STUDENT = ZOO.parent / "student.safetensors"
 
 
 def zoo_entry(name: str, recipe: Recipe, figures: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def main() -> None:
     text = yaml.safe_dump({"sources": entries}, sort_keys=False, width=110, default_flow_style=None)
     (ZOO / "zoo.yaml").write_text(HEADER + text)
     if "student" in results:
-        (STUDENT.parent / "student.md").write_text(student_card(results["student"]))
+        STUDENT.with_suffix(".md").write_text(student_card(results["student"]))
 
 
 if __name__ == "__main__":
