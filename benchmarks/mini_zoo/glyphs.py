@@ -14,16 +14,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 FACES_A_FAMILY = 6
 DRAWN_AT = 72  # pixels
-GREEK = "\u03b1\u03b2\u03b3\u03b4\u03b5\u03b6\u03b7\u03b8\u03b9\u03ba\u03bb\u03bc\u03bd\u03be\u03bf\u03c0\u03c1\u03c3\u03c4\u03c5\u03c6\u03c7\u03c8\u03c9"
+GREEK = "".join(chr(code) for code in range(0x3B1, 0x3CA) if code != 0x3C2)  # without the final sigma
 GREEK_NAMES = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi psi omega"
-).split()
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
+    *("nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+)
 CYRILLIC = "".join(chr(code) for code in range(0x430, 0x450))
 ALPHABETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # part -> (class names, the characters of each class)
     "typeface_digits": (tuple(string.digits), tuple(string.digits)),
     "latin_letters": (tuple(string.ascii_lowercase), tuple(c + c.upper() for c in string.ascii_lowercase)),
-    "greek_letters": (tuple(GREEK_NAMES), tuple(c + c.upper() for c in GREEK)),
+    "greek_letters": (GREEK_NAMES, tuple(c + c.upper() for c in GREEK)),
     "cyrillic_letters": (
         tuple(f"u{ord(c):04x}" for c in CYRILLIC),
         tuple(c + c.upper() for c in CYRILLIC),

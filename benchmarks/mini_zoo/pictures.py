@@ -14,7 +14,10 @@ CONTEXTS = ("actions", "apps", "categories", "devices", "emblems", "emotes", "mi
 ICON_SIZES = ("48x48", "64x64", "32x32")
 EMOJI_SIZE = 109  # pixels, the only size of Noto Color Emoji's bitmaps
 MOST_PIXELS = 16_000_000  # a few posters are larger; decoding them takes minutes
-TEXT_WORDS = "letter number digit alphabet font text sign word abc roman calendar clock keyboard button flag".split()
+TEXT_WORDS = (
+    *("letter", "number", "digit", "alphabet", "font", "text", "sign", "word"),
+    *("abc", "roman", "calendar", "clock", "keyboard", "button", "flag"),
+)
 
 
 def read_icons(icons: Path) -> Part:

@@ -11,15 +11,14 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from catalogue import RECIPES
 from few_shot import RESULTS, draw_labels, load_task
+from loop import normalise, pooled_features
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from train_sources import ZOO, reload
-from training import normalise, pooled_features
 
 from potstill.similarity import parc
 

@@ -22,11 +22,11 @@ import torch
 from augment import Variation, plain_pictures, vary_pictures
 from catalogue import RECIPES, Recipe
 from few_shot import RESULTS
+from loop import accuracy_on, normalise, pooled_features, save_half, train_classifier
 from parts import Part, load_part
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training import accuracy_on, normalise, pooled_features, save_half, train_classifier
 
 ZOO = Path("src/potstill/demo/mini_zoo")
 SEED = 0

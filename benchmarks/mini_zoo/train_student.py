@@ -14,11 +14,12 @@ from pathlib import Path
 import timm
 import torch
 from augment import Variation
+from loop import save_half, train_classifier
 from parts import load_part
-from training import save_half, train_classifier
 
 ARCHITECTURE = "test_byobnet"
 PASSES = 400_000
+LR = 2e-3
 VARIATION = Variation(shear=0.3, bend=0.08, low_resolution=0.6)
 OUTPUT = Path(".build-data/student.safetensors")
 
@@ -36,7 +37,9 @@ def main() -> None:
     begun = time.process_time()
     # Every recipe takes part: the shapes belong to no other task, so they need no sides.
     part = load_part(arguments.data / "parts" / "shapes.npz")
-    model = train_classifier(part, arguments.architecture, VARIATION, passes=arguments.passes, seed=arguments.seed)
+    model = train_classifier(
+        part, arguments.architecture, VARIATION, passes=arguments.passes, seed=arguments.seed, lr=LR
+    )
     save_half(model, arguments.output, classifier=False)
     figures = {
         "architecture": arguments.architecture,

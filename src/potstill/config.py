@@ -91,6 +91,7 @@ class RunConfig:
 
 
 PATH_FIELDS = ("unlabeled", "student_weights", "cache_dir")
+COMMAND_KEYS = ("command", "data", "method", "methods", "seeds")
 MACHINE_FIELDS = ("cache_dir", "device", "workers", "offline")
 
 
@@ -129,32 +130,32 @@ def build_config(values: Mapping[str, Any], *, file: Path | None = None) -> RunC
     return config
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def _read_mapping(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"The configuration file {file} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"The configuration file {file} must hold keys and values, got {type(content).__name__}.")
-    resolved = dict(content)
+    return content
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    resolved = dict(_read_mapping(file))
     for key in PATH_FIELDS:
         if isinstance(resolved.get(key), str):
             resolved[key] = resolve_path(resolved[key], file.parent)
     zoo = resolved.get("zoo")
     if isinstance(zoo, str) and zoo.endswith((".yaml", ".yml")):
         resolved["zoo"] = str(resolve_path(zoo, file.parent))
-    for key in ("data", "command", "methods", "seeds"):
+    for key in COMMAND_KEYS:
         resolved.pop(key, None)
     return resolved
 
 
 def read_command(file: Path) -> dict[str, Any]:
-    """The entries of `config.yaml` beside the settings: `command`, `data` (a path), `methods`, `seeds`."""
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    extra = {key: content[key] for key in ("command", "data", "methods", "seeds") if key in content}
-    if "data" in extra:
-        extra["data"] = resolve_path(extra["data"], file.parent)
-    return extra
+    """The entries of a `config.yaml` beside the settings: command, data, and method or methods and seeds."""
+    return {key: value for key, value in _read_mapping(file).items() if key in COMMAND_KEYS}
 
 
 def resolve_path(text: str, base: Path) -> Path:

@@ -67,7 +67,7 @@ def run(
     data: Data,
     output: Output,
     settings: RunConfig,
-    method: Annotated[str, typer.Option(help="A method, or auto.")] = "auto",
+    method: Annotated[str | None, typer.Option(help="A method, or auto.  [default: auto]")] = None,
     cross_validate: Annotated[
         bool | None,
         typer.Option("--cross-validate/--no-cross-validate", help="Default: where the test part is small."),
@@ -84,7 +84,7 @@ def run(
             data,
             output,
             config=settings,
-            method=method,
+            method=method or "auto",
             cross_validate=cross_validate,
             overwrite=overwrite,
             resume=resume,
@@ -127,22 +127,21 @@ def distill(
     output: Output,
     settings: RunConfig,
     method: Annotated[
-        str, typer.Option(help="weighted, nearest, equal, or a rival: transfer, probe, ...")
-    ] = "weighted",
+        str | None, typer.Option(help="nearest, equal, or a rival: transfer, probe, ...  [default: weighted]")
+    ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Train one student by one method."""
-    from potstill.pipeline.whole_run import run as run_pipeline
+    from potstill.pipeline.single_student import train_single
 
     with shown_progress() as progress:
-        outcome = run_pipeline(
+        outcome = train_single(
             data,
             output,
             config=settings,
-            method=method,
-            cross_validate=False,
+            method=method or "weighted",
             overwrite=overwrite,
             resume=resume,
             progress=progress,
@@ -160,9 +159,9 @@ def compare(
     output: Output,
     settings: RunConfig,
     methods: Annotated[
-        str, typer.Option(help="Comma-separated; METHOD-without-SOURCE leaves one out.")
-    ] = DEFAULT_METHODS,
-    seeds: Annotated[int, typer.Option(help="Label draws: seeds 0 .. K-1.", min=1)] = 3,
+        str | None, typer.Option(help=f"Comma-separated; METHOD-without-SOURCE too.  [default: {DEFAULT_METHODS}]")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Label draws: seeds 0 .. K-1.  [default: 3]", min=1)] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     as_json: Json = False,
@@ -175,8 +174,8 @@ def compare(
             data,
             output,
             config=settings,
-            methods=[name.strip() for name in methods.split(",")],
-            seeds=seeds,
+            methods=methods if isinstance(methods, list) else (methods or DEFAULT_METHODS).replace(" ", "").split(","),
+            seeds=seeds or 3,
             overwrite=overwrite,
             resume=resume,
             progress=progress,

@@ -27,7 +27,8 @@ CONFIG_FILE = "config"
 def takes_config(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--config FILE` and an option for each configuration field of the groups.
 
-    The command is called with `settings`, the RunConfig that results from options over file over defaults.
+    The command is called with `settings`, the RunConfig that results from options over file over defaults; its own
+    options `method`, `methods` and `seeds` come from the file too where they are not given.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -36,10 +37,15 @@ def takes_config(*groups: str) -> Callable[[Callable[..., None]], Callable[..., 
 
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> None:
-            from potstill.config import build_config
+            from potstill.config import build_config, read_command
 
+            file = arguments.pop(CONFIG_FILE)
+            stored = read_command(file) if file else {}
+            for key in ("method", "methods", "seeds"):
+                if key in arguments and arguments[key] is None:
+                    arguments[key] = stored.get(key)
             values = {each.name: arguments.pop(each.name) for each in chosen}
-            settings = build_config(values, file=arguments.pop(CONFIG_FILE))
+            settings = build_config(values, file=file)
             command(**arguments, settings=settings)
 
         own = [

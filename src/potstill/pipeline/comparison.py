@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.config import MACHINE_FIELDS, RunConfig, config_record, portable_path
+from potstill.config import RunConfig
 from potstill.data import redraw_labels, split_digest, write_splits
 from potstill.errors import DivergedError, UsageError
 from potstill.evaluation import RunPredictions, summarise_runs
@@ -22,8 +22,9 @@ from potstill.pipeline.preparation import (
     open_configured,
     rank_material,
     ranking_record,
-    resolve_config,
+    without_sources,
 )
+from potstill.pipeline.settling import settle_config
 from potstill.pipeline.student_runs import source_weights, train_method
 from potstill.probes import fit_probe, probe_logits
 from potstill.reporting import (
@@ -31,10 +32,8 @@ from potstill.reporting import (
     environment_record,
     read_json,
     read_predictions,
-    read_yaml,
     write_json,
     write_report,
-    write_yaml,
 )
 from potstill.types import Progress, Ranking, Target, no_progress
 
@@ -83,15 +82,18 @@ def compare(
         raise UsageError(f"A method is named twice: {', '.join(methods)}. Name each once.")
     claim_directory(output, overwrite=overwrite, resume=resume)
     target = open_configured(data, config, progress)
-    config = _settle_config(data, output, config, target, methods=methods, seeds=seeds)
+    command = {"command": "compare", "methods": list(methods), "seeds": seeds}
+    config = settle_config(config, target, data=data, output=output, command=command)
     write_json(output / "environment.json", environment_record())
-    material = gather_material(target, config, progress)
+    uses_sources = any(choice.method.scheme for choice in choices)
+    material = gather_material(target, config, progress) if uses_sources else without_sources(target)
     draws = [_draw_labels(material, config, seed) for seed in range(seeds)]
     for draw in draws:
         for choice in choices:
             source_weights(choice, draw.ranking, config)
         write_splits(draw.target, output / f"splits-seed{draw.target.split.seed}.csv")
-    write_json(output / "ranking.json", ranking_record(draws[0].ranking, material))
+    if uses_sources:
+        write_json(output / "ranking.json", ranking_record(draws[0].ranking, material))
     references = [_source_probe(material, draw) for draw in draws if draw.ranking.scores()]
     records: list[dict[str, Any]] = []
     whole = _WholeProgress(progress, len(methods) * seeds)
@@ -105,36 +107,6 @@ def compare(
     write_report(output)
     results: dict[str, Any] = read_json(output / "results.json")
     return results
-
-
-def _settle_config(
-    data: Path, output: Path, config: RunConfig, target: Target, *, methods: Sequence[str], seeds: int
-) -> RunConfig:
-    """Decide what is open, or take what an earlier call decided; refuse to mix two configurations in one root."""
-    path = output / "config.yaml"
-    earlier = read_yaml(path) if path.exists() else None
-    if earlier is not None and config.minutes is not None:
-        # Minutes were converted to steps once; measuring again would give another number.
-        config = replace(config, steps=earlier["steps"], minutes=None)
-    config = resolve_config(config, target)
-    record = {
-        "command": "compare",
-        "data": portable_path(data, output),
-        "methods": list(methods),
-        "seeds": seeds,
-        **config_record(config, output),
-    }
-    if earlier is not None:
-        free = (*MACHINE_FIELDS, "methods", "seeds")
-        changed = [key for key in record if key not in free and record[key] != earlier.get(key)]
-        if changed:
-            listing = ", ".join(f"{key}: {earlier.get(key)!r} -> {record[key]!r}" for key in changed)
-            raise UsageError(
-                f"The comparison in {output.name} was started with other settings ({listing}). "
-                "Repeat them, choose another --output, or start again with --overwrite."
-            )
-    write_yaml(path, record)
-    return config
 
 
 def _draw_labels(material: Material, config: RunConfig, seed: int) -> LabelDraw:

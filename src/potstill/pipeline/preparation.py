@@ -93,9 +93,16 @@ def gather_material(
     return Material(target, zoo, outputs, errors)
 
 
+def without_sources(target: Target) -> Material:
+    """The material of methods that use no source: no zoo is opened and no image is shown to one."""
+    return Material(target, Zoo("none", {}), {}, {})
+
+
 def rank_material(material: Material, target: Target, config: RunConfig, *, intervals: bool = True) -> Ranking:
     """Rank the sources on the labeled training images of `target` (a label draw of the material's target)."""
     metric, *also = [name.strip() for name in config.metric.split(",")]
+    if not material.zoo.sources:
+        return Ranking(metric, 0, ())
     ids = scoring_ids(target, limit=config.scoring_images, seed=config.seed)
     return rank_sources(
         material.outputs,

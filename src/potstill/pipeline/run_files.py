@@ -24,10 +24,11 @@ def write_plan(
     config: RunConfig,
 ) -> None:
     """What is known before training starts."""
-    write_yaml(directory / "config.yaml", config_record(config, directory))
+    if not (directory / "config.yaml").exists():
+        write_yaml(directory / "config.yaml", config_record(config, directory))
     write_json(directory / "environment.json", environment_record())
-    write_json(directory / "ranking.json", ranking_record(ranking, material))
     if weights is not None:
+        write_json(directory / "ranking.json", ranking_record(ranking, material))
         write_json(
             directory / "weights.json",
             {

@@ -12,8 +12,9 @@ import numpy as np
 from potstill.config import RunConfig
 from potstill.data import cross_validation_folds
 from potstill.pipeline.methods import parse_method
-from potstill.pipeline.preparation import Material, gather_material, open_configured, rank_material, resolve_config
+from potstill.pipeline.preparation import Material, gather_material, open_configured, rank_material
 from potstill.pipeline.relatedness import Relatedness, judge_relatedness
+from potstill.pipeline.settling import settle_config
 from potstill.pipeline.student_runs import source_weights, train_method
 from potstill.reporting import claim_directory, read_json, write_json, write_report
 from potstill.types import Progress, Target, no_progress
@@ -60,7 +61,8 @@ def run(
         parse_method(method)
     claim_directory(output, overwrite=overwrite, resume=resume)
     target = open_configured(data, config, progress)
-    config = resolve_config(config, target)
+    command = {"command": "run", "method": method}
+    config = settle_config(config, target, data=data, output=output, command=command)
     material = gather_material(target, config, progress)
     ranking = rank_material(material, target, config)
     verdict = judge_relatedness(material, target, ranking, config)

@@ -1,0 +1,52 @@
+"""The configuration that a directory is bound to: decided once, written to config.yaml, held to on resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from potstill.config import MACHINE_FIELDS, RunConfig, config_record, portable_path
+from potstill.errors import UsageError
+from potstill.pipeline.preparation import resolve_config
+from potstill.reporting import read_yaml, write_yaml
+from potstill.types import Target
+
+MAY_GROW = ("methods", "seeds")
+
+
+def settle_config(
+    config: RunConfig, target: Target, *, data: Path, output: Path, command: Mapping[str, Any]
+) -> RunConfig:
+    """Decide what the configuration leaves open and write it to `output`/config.yaml, or hold to what is there.
+
+    Args:
+        config: as the user gave it.
+        target: the opened data.
+        data: its path.
+        output: the directory of the run or comparison.
+        command: entries beside the settings: `command`, and `method` or `methods` and `seeds`.
+
+    Raises:
+        UsageError: the directory was started with other settings. Machine settings may differ, and a comparison may
+            get more methods and seeds.
+    """
+    path = output / "config.yaml"
+    earlier = read_yaml(path) if path.exists() else None
+    if earlier is not None and config.minutes is not None:
+        # Minutes were converted to steps once; measuring again would give another number.
+        config = replace(config, steps=earlier["steps"], minutes=None)
+    config = resolve_config(config, target)
+    record = {**command, "data": portable_path(data, output), **config_record(config, output)}
+    if earlier is not None:
+        free = (*MACHINE_FIELDS, *MAY_GROW)
+        changed = [key for key in record if key not in free and record[key] != earlier.get(key)]
+        if changed:
+            listing = ", ".join(f"{key}: {earlier.get(key)!r} -> {record[key]!r}" for key in changed)
+            raise UsageError(
+                f"{output.name} was started with other settings ({listing}). "
+                "Repeat them, choose another --output, or start again with --overwrite."
+            )
+    write_yaml(path, record)
+    return config

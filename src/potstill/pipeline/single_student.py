@@ -1,0 +1,52 @@
+"""`potstill distill`: one student by one method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from potstill.config import RunConfig
+from potstill.pipeline.methods import parse_method
+from potstill.pipeline.preparation import (
+    gather_material,
+    open_configured,
+    rank_material,
+    without_sources,
+)
+from potstill.pipeline.settling import settle_config
+from potstill.pipeline.student_runs import source_weights, train_method
+from potstill.reporting import claim_directory, read_json, write_json, write_report
+from potstill.types import Progress, no_progress
+
+
+def train_single(
+    data: Path,
+    output: Path,
+    *,
+    config: RunConfig,
+    method: str,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Train and evaluate one student; sources are asked only if the method uses them.
+
+    Returns:
+        The content of results.json.
+    """
+    choice = parse_method(method)
+    claim_directory(output, overwrite=overwrite, resume=resume)
+    results = output / "results.json"
+    target = open_configured(data, config, progress)
+    command = {"command": "distill", "method": method}
+    config = settle_config(config, target, data=data, output=output, command=command)
+    if not results.exists():
+        material = gather_material(target, config, progress) if choice.method.scheme else without_sources(target)
+        ranking = rank_material(material, target, config)
+        source_weights(choice, ranking, config)
+        run = train_method(method, target, material, ranking, config, directory=output, progress=progress)
+        record = {**run.record, "schema": 1, "target": target.name, "classes": list(target.classes)}
+        write_json(results, {**record, "findings": list(target.notes)})
+        write_report(output)
+    finished: dict[str, Any] = read_json(results)
+    return finished
