@@ -246,9 +246,12 @@ def _stored(directory: Path, name: str) -> Any:
 
 
 def _print_ranking(record: dict[str, Any]) -> None:
-    from potstill.reporting import ranking_table, ranking_verdict
+    from potstill.reporting import metrics_table, ranking_table, ranking_verdict
 
     results.print(ranking_table(record))
+    further = metrics_table(record)
+    if further:
+        results.print(further)
     results.print(ranking_verdict(record), markup=False)
 
 

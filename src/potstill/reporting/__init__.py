@@ -16,7 +16,7 @@ from potstill.reporting.record import (
     write_text,
     write_yaml,
 )
-from potstill.reporting.tables import comparison_table, ranking_table
+from potstill.reporting.tables import comparison_table, metrics_table, ranking_table
 from potstill.reporting.verdicts import comparison_verdict, ranking_verdict
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "comparison_table",
     "comparison_verdict",
     "environment_record",
+    "metrics_table",
     "ranking_table",
     "ranking_verdict",
     "read_json",

@@ -11,18 +11,19 @@ from rich.text import Text
 
 from potstill.reporting._wording import MISSING, average, count, duration, finished_runs, interval, points, score
 
+METRICS_BESIDE = 2
+
 
 def ranking_table(ranking: Mapping[str, Any]) -> Table:
     """The sources of a `rank` JSON, best first: score and interval, how often first, size, time, license.
 
-    A source that failed comes last, and its error stands below the table. Two more metrics beside the ranking's own get
-    a column.
+    A source that failed comes last, and its error stands below the table. Up to two more metrics beside the ranking's
+    own get a column here; more of them get a table of their own (`metrics_table`).
     """
     metric = ranking["metric"]
-    others = list(
-        dict.fromkeys(name for row in ranking["sources"] for name in row.get("scores") or {} if name != metric)
-    )
-    others = others[:2]
+    others = _other_metrics(ranking)
+    others = others if len(others) <= METRICS_BESIDE else []
+    resampled = any(row.get("rank_probability") is not None for row in ranking["sources"])
     table = _empty(f"{len(ranking['sources'])} sources, scored on {ranking['scoring_images']} labeled images")
     table.add_column("", justify="right")
     table.add_column("source", overflow="fold")
@@ -30,12 +31,14 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
     table.add_column("95 %", justify="right")
     for name in others:
         table.add_column(name, justify="right")
-    for title in ("first", "params", "time"):
+    for title in (*(("first",) if resampled else ()), "params", "time"):
         table.add_column(title, justify="right")
     table.add_column("license", overflow="fold", max_width=12)
     for position, row in enumerate(ranking["sources"], start=1):
         if row.get("score") is None:
-            table.add_row(MISSING, Text(row["name"]), Text("failed", style="red"), *[MISSING] * (len(others) + 5))
+            table.add_row(
+                MISSING, Text(row["name"]), Text("failed", style="red"), *[MISSING] * (len(others) + 4 + resampled)
+            )
             continue
         ends, first = row.get("ci95"), row.get("rank_probability")
         table.add_row(
@@ -44,7 +47,7 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
             score(row["score"]),
             MISSING if ends is None else f"{ends[0]:.2f}..{ends[1]:.2f}",
             *[score(((row.get("scores") or {}).get(name) or {}).get("score")) for name in others],
-            MISSING if first is None else f"{100 * first:.0f} %",
+            *([MISSING if first is None else f"{100 * first:.0f} %"] if resampled else []),
             count(row.get("params")),
             duration(_total(row.get("seconds"), row.get("extract_seconds"))),
             Text(row.get("license") or MISSING),
@@ -53,6 +56,26 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
     if failed:
         table.caption = Text("\n".join(f"{row['name']}: {row.get('error') or 'no reason recorded'}" for row in failed))
     return table
+
+
+def metrics_table(ranking: Mapping[str, Any]) -> Table | None:
+    """Every metric of a `rank` JSON that `ranking_table` has no room for; None if there is none."""
+    others = _other_metrics(ranking)
+    if len(others) <= METRICS_BESIDE:
+        return None
+    table = _empty("Further metrics; higher is better, scores of different metrics do not compare")
+    table.add_column("source", overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right")
+    for row in ranking["sources"]:
+        scores = row.get("scores") or {}
+        table.add_row(Text(row["name"]), *[score((scores.get(name) or {}).get("score")) for name in others])
+    return table
+
+
+def _other_metrics(ranking: Mapping[str, Any]) -> list[str]:
+    names = (name for row in ranking["sources"] for name in row.get("scores") or {})
+    return [name for name in dict.fromkeys(names) if name != ranking["metric"]]
 
 
 def comparison_table(results: Mapping[str, Any], *, against: Sequence[str] = ("transfer", "fixmatch")) -> Table:
