@@ -84,12 +84,30 @@ class RunConfig:
     unlabeled_ratio: Count = option(7, "FixMatch: unlabeled images for each labeled one.", "training")
     threshold: Share = option(0.95, "FixMatch: confidence from which a pseudo-label is used.", "training")
 
+    overrides: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata={"help": "Settings of single methods (in a file): {fixmatch: {threshold: 0.8}}.", "groups": ()},
+    )
+
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.", "machine")
     workers: Annotated[int, at.Ge(0)] = option(2, "Threads that decode images.", "machine")
     cache_dir: Path | None = option(None, "Where source outputs are kept (POTSTILL_CACHE_DIR).", "machine")
     offline: bool = option(False, "Never touch a network.", "machine")
 
 
+OVERRIDABLE = [
+    "lr",
+    "weight_decay",
+    "ema",
+    "label_weight",
+    "temperature",
+    "unlabeled_ratio",
+    "threshold",
+    "scheme",
+    "power",
+    "softmax_temperature",
+    "top_k",
+]
 PATH_FIELDS = ("unlabeled", "student_weights", "cache_dir")
 COMMAND_KEYS = ("command", "data", "method", "methods", "seeds")
 MACHINE_FIELDS = ("cache_dir", "device", "workers", "offline")
@@ -122,6 +140,10 @@ def build_config(values: Mapping[str, Any], *, file: Path | None = None) -> RunC
             for item in error.errors()
         ]
         raise ConfigError("Wrong configuration:\n" + "\n".join(sorted(set(lines)))) from None
+    for method, settings in config.overrides.items():
+        for key in settings:
+            if key not in OVERRIDABLE:
+                raise unknown_name(f"override of {method}", key, OVERRIDABLE)
     lengths = [name for name in ("epochs", "steps", "minutes") if getattr(config, name) is not None]
     if len(lengths) > 1:
         raise ConfigError(f"Give one of epochs, steps and minutes; got {' and '.join(lengths)}.")
@@ -183,6 +205,14 @@ def config_record(config: RunConfig, base: Path) -> dict[str, Any]:
             value = portable_path(Path(value), base)
         record[each.name] = value
     return record
+
+
+def overridden(config: RunConfig, method: str) -> RunConfig:
+    """The settings of one method: those of all methods, and its own in their place."""
+    own = config.overrides.get(method)
+    if not own:
+        return config
+    return build_config({**vars(config), **own, "overrides": {}})
 
 
 def check_data_path(data: Path) -> Path:

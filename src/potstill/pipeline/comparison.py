@@ -78,6 +78,8 @@ def compare(
         The content of results.json.
     """
     choices = [parse_method(name) for name in methods]
+    for name in config.overrides:
+        parse_method(name)
     if len(set(methods)) < len(methods):
         raise UsageError(f"A method is named twice: {', '.join(methods)}. Name each once.")
     claim_directory(output, overwrite=overwrite, resume=resume)

@@ -57,6 +57,7 @@ class MethodChoice:
     """A method as the user wrote it: `weighted`, or `weighted-without-SOURCE` to leave a source out."""
 
     name: str
+    base: str
     method: Method
     left_out: str | None
 
@@ -76,4 +77,4 @@ def parse_method(name: str) -> MethodChoice:
         raise UsageError(
             f"'{name}' leaves out a source, but {base} uses no sources. Use for instance weighted{WITHOUT}NAME."
         )
-    return MethodChoice(name, method, left_out or None)
+    return MethodChoice(name, base, method, left_out or None)

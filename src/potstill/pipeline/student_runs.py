@@ -18,7 +18,7 @@ from torch import nn
 from potstill.baselines.fixmatch import fixmatch_objective
 from potstill.baselines.frozen_probe import put_probe_head
 from potstill.baselines.supervised import supervised_objective
-from potstill.config import RunConfig
+from potstill.config import RunConfig, overridden
 from potstill.data import ViewDataset, pack_pixels, resized_size, split_digest, target_fingerprint
 from potstill.deployment.student_directory import load_student, save_student
 from potstill.distillation.clusters import pseudo_classes
@@ -67,6 +67,7 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
     """
     if choice.method.scheme is None:
         return None
+    config = overridden(config, choice.base)
     scores = ranking.scores()
     if choice.left_out is not None:
         if choice.left_out not in {row.name for row in ranking.sources}:
@@ -113,6 +114,7 @@ def train_method(
     if choice.method.reads_hidden_labels:
         target = _with_all_labels(target)
     weights = weights or source_weights(choice, ranking, config)
+    config = overridden(config, choice.base)
     preprocessing = student_preprocessing(config)
     write_plan(directory, target, material, ranking, weights, config)
     started = time.monotonic()
