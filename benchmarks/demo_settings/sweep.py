@@ -1,8 +1,8 @@
-"""Settings of the demo: every trained method searched over the same number of trials, on a split that the demo never shows.
+"""Settings of the demo: every method searched over the same number of trials, on a split that the demo never shows.
 
 python benchmarks/demo_settings/sweep.py [--output benchmarks/results/demo_settings.json] [--minutes 9]
 
-One JSON file holds every trial; a trial that is in it is not run again, so the command can be repeated until it is done.
+One JSON file holds every trial; one that is in it is not run again, so the command can be repeated until it is done.
 The demo's own split has split seed 0; the trials use split seed 1, so its test part chooses nothing here that the demo
 then reports. Accuracy is the mean over the label draws of `SEEDS`.
 """

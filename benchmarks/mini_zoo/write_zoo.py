@@ -55,7 +55,8 @@ def source_card(name: str, recipe: Recipe, figures: dict[str, Any]) -> str:
 | classes | {classes} |
 | data | {recipe.origin} |
 | data licence | {recipe.license} |
-| trained with | {pictures["source"]:,} pictures of {groups["source"]:,} groups (source side), {figures["passes"]:,} varied copies |
+| trained with | {pictures["source"]:,} pictures of {groups["source"]:,} groups (source side) |
+| length | {figures["passes"]:,} varied copies |
 | held-out part | {pictures["test"]:,} pictures of {groups["test"]:,} groups (test side) |
 | accuracy | {figures["accuracy"]:.4f} on {measured_on(recipe, figures)} |
 | chance | {figures["chance"]} |
@@ -77,7 +78,8 @@ def student_card(figures: dict[str, Any]) -> str:
 | | |
 |---|---|
 | model | timm/{figures["architecture"]} without classifier, {figures["params"]:,} parameters, float16 |
-| trained on | {figures["recipes"]:,} invented shapes (strokes, loops, filled outlines), {figures["pictures"]:,} drawings; no typeface, handwriting or symbol set was read |
+| trained on | {figures["pictures"]:,} drawings of {figures["recipes"]:,} invented shapes: strokes, loops, outlines |
+| not trained on | any typeface, handwriting or symbol set |
 | task | tell the shapes apart from varied drawings, {figures["passes"]:,} copies; the classifier was dropped |
 | data licence | none needed: drawn by `benchmarks/mini_zoo/strokes.py` |
 | command | `python benchmarks/mini_zoo/train_student.py` |

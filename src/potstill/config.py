@@ -95,7 +95,7 @@ class RunConfig:
     offline: bool = option(False, "Never touch a network.", "machine")
 
 
-OVERRIDABLE = [
+OVERRIDABLE = (
     "lr",
     "weight_decay",
     "ema",
@@ -107,7 +107,7 @@ OVERRIDABLE = [
     "power",
     "softmax_temperature",
     "top_k",
-]
+)
 PATH_FIELDS = ("unlabeled", "student_weights", "cache_dir")
 COMMAND_KEYS = ("command", "data", "method", "methods", "seeds")
 MACHINE_FIELDS = ("cache_dir", "device", "workers", "offline")

@@ -116,9 +116,8 @@ def test_a_probe_on_a_digit_source_beats_one_on_an_unrelated_source(
     def probe_accuracy(name: str) -> float:
         values = features[name]
         values = (values - values[train].mean(0)) / (values[train].std(0) + 1e-6)
-        return float(
-            LogisticRegression(max_iter=500).fit(values[train], labels[train]).score(values[test], labels[test])
-        )
+        probe = LogisticRegression(max_iter=500).fit(values[train], labels[train])
+        return float(probe.score(values[test], labels[test]))
 
     assert probe_accuracy("mnist") > max(0.93, probe_accuracy("icons"), probe_accuracy("emoji"))
 

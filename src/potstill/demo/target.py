@@ -43,7 +43,8 @@ def write_demo_target(folder: Path) -> Path:
         unfinished.replace(folder)
     except OSError as error:
         raise OutputError(
-            f"Cannot write the demo's images to {folder}: {error.strerror or error}. Check the folder, its rights and the disk."
+            f"Cannot write the demo's images to {folder}: {error.strerror or error}. "
+            "Check the folder, its rights and the disk."
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
