@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from augment import Variation
 
-FONT_LICENCES = "OFL-1.1, GPL with font exception, GUST, Bitstream Vera and other free font licences"
+FONT_LICENCES = "free font licences, most OFL-1.1, some Apache-2.0, GPL with font exception, LPPL and others"
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Recipe:
     headless: bool = False
 
 
+# Typefaces bent and slanted as far as a hand would write them.
+HAND_LIKE = Variation(shear=0.3, bend=0.1, low_resolution=0.7)
 # Pictures, unlike characters, may be mirrored, and are never drawn with another pen.
 PICTURES = Variation(pen=0.0, flip=0.5, bend=0.03, low_resolution=0.3)
 
@@ -38,10 +40,11 @@ RECIPES: dict[str, Recipe] = {
     "typeface-digits": Recipe(
         "typeface_digits",
         "test_byobnet",
-        150_000,
+        300_000,
         "digits set in typefaces",
         "Debian font packages",
         FONT_LICENCES,
+        HAND_LIKE,
     ),
     "latin-letters": Recipe(
         "latin_letters",
@@ -72,8 +75,8 @@ RECIPES: dict[str, Recipe] = {
         "test_efficientnet",
         240_000,
         "desktop icons by freedesktop context",
-        "Debian packages of the themes Tango, GNOME, MATE, nuoveXT2 and Oxygen",
-        "public domain (Tango); LGPL-3.0 or CC-BY-SA-3.0 (GNOME, MATE, Oxygen); LGPL-2.1 (nuoveXT2)",
+        "Debian packages of the themes Tango, MATE, nuoveXT2 and Oxygen",
+        "public domain (Tango); LGPL-3.0+ or CC-BY-SA (MATE); LGPL-3.0+ (nuoveXT2, Oxygen)",
         PICTURES,
     ),
     "emoji": Recipe(
@@ -87,7 +90,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "clip-art": Recipe(
         "clip_art",
-        "test_vit",
+        "test_convnext2",
         200_000,
         "clip art, each picture told from the others (no classes)",
         "Debian package openclipart-png, pictures whose names do not speak of text",

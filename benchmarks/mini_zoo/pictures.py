@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Row = tuple[npt.NDArray[np.uint8], int, str]
 CONTEXTS = ("actions", "apps", "categories", "devices", "emblems", "emotes", "mimetypes", "places", "status")
+THEMES = ("Tango", "mate", "menta", "nuoveXT2", "oxygen")
 ICON_SIZES = ("48x48", "64x64", "32x32")
 EMOJI_SIZE = 109  # pixels, the only size of Noto Color Emoji's bitmaps
 MOST_PIXELS = 16_000_000  # a few posters are larger; decoding them takes minutes
@@ -28,7 +29,7 @@ def read_icons(icons: Path) -> Part:
         for path in sorted(icons.glob(f"*/**/{size}/*/*.png")) + sorted(icons.glob(f"*/*/{size}/*.png")):
             theme = path.relative_to(icons).parts[0]
             context = next((name for name in CONTEXTS if name in path.parts), None)
-            if context is None or path.is_symlink() or (theme, context, path.stem) in taken:
+            if theme not in THEMES or context is None or path.is_symlink() or (theme, context, path.stem) in taken:
                 continue
             taken.add((theme, context, path.stem))
             with Image.open(path) as picture:

@@ -3,8 +3,8 @@
     python benchmarks/mini_zoo/train_sources.py [--only NAME ...] [--data .build-data] [--threads 2]
 
 Each source starts from random weights and sees the source side of its part only. Its weights go to
-`src/potstill/demo/mini_zoo/`, its figures to `benchmarks/results/mini_zoo.json`; `write_zoo.py` then writes the zoo file
-and the cards.
+`src/potstill/demo/mini_zoo/`, its figures to `benchmarks/results/mini_zoo.json`; `write_zoo.py` then writes the zoo
+file and the cards.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from loop import save_half, train_classifier
 from parts import load_part
 
 ARCHITECTURE = "test_byobnet"
-PASSES = 400_000
-LR = 2e-3
+PASSES = 800_000
+LR = 3e-3
 VARIATION = Variation(shear=0.3, bend=0.08, low_resolution=0.6)
 OUTPUT = Path(".build-data/student.safetensors")
 

@@ -67,14 +67,14 @@ def test_weights_are_small_half_precision_and_readable_by_all() -> None:
         assert path.stat().st_mode & 0o044 == 0o044
 
 
-@pytest.mark.parametrize("spec", ZOO, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", list(ZOO), ids=lambda spec: spec.name)
 def test_weights_fit_in_every_key_and_classes_have_names(spec: SourceSpec) -> None:
     model = open_model(spec)
     assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
     assert len(spec.classes or ()) == spec.num_classes
 
 
-@pytest.mark.parametrize("spec", ZOO, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", list(ZOO), ids=lambda spec: spec.name)
 def test_every_card_states_data_licence_command_and_the_accuracy_of_the_zoo_file(spec: SourceSpec) -> None:
     card = (mini_zoo_file().parent / "cards" / f"{spec.name}.md").read_text()
     assert spec.accuracy is not None
@@ -99,11 +99,14 @@ def test_parc_puts_the_digit_sources_first_from_two_labels_a_class(
     scans: tuple[Tensor, np.ndarray], features: dict[str, np.ndarray]
 ) -> None:
     labels = scans[1]
-    for seed in range(3):
+    draws = []
+    for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(labels))
         rows = np.concatenate([order[labels[order] == digit][:2] for digit in range(10)])
-        scores = {name: parc(values[rows], labels[rows]) for name, values in features.items()}
-        assert set(sorted(scores, key=lambda name: -scores[name])[:2]) == set(DIGIT_SOURCES)
+        draws.append({name: parc(values[rows], labels[rows]) for name, values in features.items()})
+    mean = {name: np.mean([scores[name] for scores in draws]) for name in features}
+    assert set(sorted(mean, key=lambda name: -mean[name])[:2]) == set(DIGIT_SOURCES)
+    assert all(max(scores, key=lambda name: scores[name]) in DIGIT_SOURCES for scores in draws)
 
 
 def test_a_probe_on_a_digit_source_beats_one_on_an_unrelated_source(

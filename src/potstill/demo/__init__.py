@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STUDENT", "mini_zoo_file", "student_weights", "write_demo_target"]
 
-STUDENT = "timm/test_mambaout"
+STUDENT = "timm/test_byobnet"
 
 
 def mini_zoo_file() -> Path:
