@@ -4,7 +4,8 @@ python benchmarks/demo_settings/sweep.py [--output benchmarks/results/demo_setti
 
 One JSON file holds every trial; one that is in it is not run again, so the command can be repeated until it is done.
 The demo's own split has split seed 0; the trials use split seed 1, so its test part chooses nothing here that the demo
-then reports. Accuracy is the mean over the label draws of `SEEDS`.
+then reports. Accuracy is the mean over the label draws of `SEEDS`. `nearest` and `equal` take the settings of `weighted`,
+`ceiling` those of `transfer`.
 """
 
 from __future__ import annotations
@@ -28,10 +29,9 @@ from potstill.reporting import environment_record
 SEEDS = 3
 LENGTHS = (60, 120)
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "transfer": {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-4, 5e-3, 5e-5)},
+    "transfer": {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-5, 5e-4, 5e-3)},
     "fixmatch": {"lr": (0.01, 0.03, 0.1), "threshold": (0.95, 0.8, 0.6)},
-    "nearest": {"lr": (0.01, 0.03, 0.1), "label_weight": (0.1, 0.3, 0.6)},
-    "weighted": {"lr": (0.01, 0.03, 0.1), "label_weight": (0.1, 0.3, 0.6)},
+    "weighted": {"lr": (0.03, 0.1, 0.2), "temperature": (1.0, 3.0, 6.0)},
 }
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         if time.monotonic() - started > 60 * arguments.minutes:
             print("Time is up; repeat the command to go on.")
             return
-        config = build_config({**SETTINGS, "student_weights": student_weights(), "split_seed": 1, **settings})
+        config = build_config({**SETTINGS, "overrides": {}, "student_weights": student_weights(), "split_seed": 1, **settings})
         with tempfile.TemporaryDirectory() as folder:
             results = compare(data, Path(folder) / "run", config=config, methods=[method], seeds=SEEDS)
         summary = results["summary"][method]

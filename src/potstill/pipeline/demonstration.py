@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "labels_per_class": 2,
     "batch_size": 96,
     "steps": 120,
+    "label_weight": 0.1,
     "offline": True,
 }
 
