@@ -4,8 +4,8 @@ python benchmarks/demo_settings/sweep.py [--output benchmarks/results/demo_setti
 
 One JSON file holds every trial; one that is in it is not run again, so the command can be repeated until it is done.
 The demo's own split has split seed 0; the trials use split seed 1, so its test part chooses nothing here that the demo
-then reports. Accuracy is the mean over the label draws of `SEEDS`. `nearest` and `equal` take the settings of `weighted`,
-`ceiling` those of `transfer`.
+then reports. Accuracy is the mean over the label draws of `SEEDS`. `nearest` and `equal` take the settings of
+`weighted`, `ceiling` those of `transfer`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def main() -> None:
         if time.monotonic() - started > 60 * arguments.minutes:
             print("Time is up; repeat the command to go on.")
             return
-        config = build_config({**SETTINGS, "overrides": {}, "student_weights": student_weights(), "split_seed": 1, **settings})
+        own = {"overrides": {}, "student_weights": student_weights(), "split_seed": 1, **settings}
+        config = build_config({**SETTINGS, **own})
         with tempfile.TemporaryDirectory() as folder:
             results = compare(data, Path(folder) / "run", config=config, methods=[method], seeds=SEEDS)
         summary = results["summary"][method]
