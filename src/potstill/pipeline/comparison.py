@@ -15,7 +15,7 @@ from potstill.config import RunConfig
 from potstill.data import redraw_labels, split_digest, write_splits
 from potstill.errors import DivergedError, UsageError
 from potstill.evaluation import RunPredictions, summarise_runs
-from potstill.pipeline.methods import parse_method
+from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.preparation import (
     Material,
     gather_material,
@@ -25,11 +25,13 @@ from potstill.pipeline.preparation import (
     without_sources,
 )
 from potstill.pipeline.settling import settle_config
-from potstill.pipeline.student_runs import source_weights, train_method
+from potstill.pipeline.source_use import source_weights
+from potstill.pipeline.student_runs import train_method
 from potstill.probes import fit_probe, probe_logits
 from potstill.reporting import (
     claim_directory,
     environment_record,
+    logged_to,
     read_json,
     read_predictions,
     write_json,
@@ -83,8 +85,16 @@ def compare(
     if len(set(methods)) < len(methods):
         raise UsageError(f"A method is named twice: {', '.join(methods)}. Name each once.")
     claim_directory(output, overwrite=overwrite, resume=resume)
+    with logged_to(output):
+        return _compare(data, output, config, choices, seeds, progress)
+
+
+def _compare(
+    data: Path, output: Path, config: RunConfig, choices: Sequence[MethodChoice], seeds: int, progress: Progress
+) -> dict[str, Any]:
+    methods = [choice.name for choice in choices]
     target = open_configured(data, config, progress)
-    command = {"command": "compare", "methods": list(methods), "seeds": seeds}
+    command = {"command": "compare", "methods": methods, "seeds": seeds}
     config = settle_config(config, target, data=data, output=output, command=command)
     write_json(output / "environment.json", environment_record())
     uses_sources = any(choice.method.scheme for choice in choices)

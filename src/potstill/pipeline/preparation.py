@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +46,7 @@ class Material:
 
 def open_configured(data: Path, config: RunConfig, progress: Progress = no_progress) -> Target:
     """Open the target as the configuration says."""
-    return open_target(
+    target = open_target(
         check_data_path(data),
         layout=config.layout,
         unlabeled=config.unlabeled,
@@ -59,6 +60,11 @@ def open_configured(data: Path, config: RunConfig, progress: Progress = no_progr
         workers=config.workers,
         progress=progress,
     )
+    for note in target.notes:
+        log.info("%s", note)
+    for bad in target.bad_images:
+        log.warning("%s cannot be read: %s", bad.image_id, bad.reason)
+    return target
 
 
 def cache_dir_of(config: RunConfig) -> Path:
@@ -88,9 +94,18 @@ def gather_material(
         offline=config.offline,
         progress=progress,
     )
+    errors = {name: _without_folder(zoo, name, reason) for name, reason in errors.items()}
     for name, reason in errors.items():
         log.warning("source %s takes no part: %s", name, reason)
-    return Material(target, zoo, outputs, errors)
+    material = Material(target, zoo, outputs, errors)
+    log.info("%d sources answered, %d image passes were needed", len(outputs), material.forwards)
+    return material
+
+
+def _without_folder(zoo: Zoo, name: str, reason: str) -> str:
+    """A reason as it may stand in a file that is shared: its weights file by name alone."""
+    weights = zoo.sources[name].weights
+    return reason.replace(f"{weights.parent}{os.sep}", "") if weights else reason
 
 
 def without_sources(target: Target) -> Material:

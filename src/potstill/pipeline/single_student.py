@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.config import RunConfig
-from potstill.pipeline.methods import parse_method
+from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.preparation import (
     gather_material,
     open_configured,
@@ -14,8 +14,9 @@ from potstill.pipeline.preparation import (
     without_sources,
 )
 from potstill.pipeline.settling import settle_config
-from potstill.pipeline.student_runs import source_weights, train_method
-from potstill.reporting import claim_directory, read_json, write_json, write_report
+from potstill.pipeline.source_use import source_weights
+from potstill.pipeline.student_runs import train_method
+from potstill.reporting import claim_directory, logged_to, read_json, write_json, write_report
 from potstill.types import Progress, no_progress
 
 
@@ -36,15 +37,20 @@ def train_single(
     """
     choice = parse_method(method)
     claim_directory(output, overwrite=overwrite, resume=resume)
+    with logged_to(output):
+        return _train(data, output, config, choice, progress)
+
+
+def _train(data: Path, output: Path, config: RunConfig, choice: MethodChoice, progress: Progress) -> dict[str, Any]:
     results = output / "results.json"
     target = open_configured(data, config, progress)
-    command = {"command": "distill", "method": method}
+    command = {"command": "distill", "method": choice.name}
     config = settle_config(config, target, data=data, output=output, command=command)
     if not results.exists():
         material = gather_material(target, config, progress) if choice.method.scheme else without_sources(target)
         ranking = rank_material(material, target, config)
         source_weights(choice, ranking, config)
-        run = train_method(method, target, material, ranking, config, directory=output, progress=progress)
+        run = train_method(choice.name, target, material, ranking, config, directory=output, progress=progress)
         record = {**run.record, "schema": 1, "target": target.name, "classes": list(target.classes)}
         write_json(results, {**record, "findings": list(target.notes)})
         write_report(output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,14 +22,13 @@ from potstill.baselines.supervised import supervised_objective
 from potstill.config import RunConfig, overridden
 from potstill.data import ViewDataset, pack_pixels, resized_size, split_digest, target_fingerprint
 from potstill.deployment.student_directory import load_student, save_student
-from potstill.distillation.clusters import pseudo_classes
 from potstill.distillation.objective import SourceTargets, source_space_objective
-from potstill.errors import UsageError, unknown_name
 from potstill.evaluation import model_cost
 from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.preparation import Material, cache_dir_of, student_preprocessing
 from potstill.pipeline.run_files import CHECKPOINT, write_outcome, write_plan
+from potstill.pipeline.source_use import source_targets, source_weights
 from potstill.pipeline.student_evaluation import evaluate_student
 from potstill.training.batches import TrainingBatches
 from potstill.training.interruption import stop_on_signal
@@ -38,13 +38,13 @@ from potstill.types import (
     Evaluation,
     Preprocessing,
     Progress,
-    RankedSource,
     Ranking,
     SourceWeights,
     Target,
     no_progress,
 )
-from potstill.weighting import weigh
+
+log = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 128
 
@@ -56,35 +56,6 @@ class StudentRun:
     record: dict[str, Any]
     evaluation: Evaluation
     directory: Path
-
-
-def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) -> SourceWeights | None:
-    """The source weights of a method, None for one without sources.
-
-    Raises:
-        UnknownNameError: a left-out source that is not in the zoo.
-        WeightingError: the scores do not suit the scheme.
-    """
-    if choice.method.scheme is None:
-        return None
-    config = overridden(config, choice.base)
-    scores = ranking.scores()
-    if choice.left_out is not None:
-        if choice.left_out not in {row.name for row in ranking.sources}:
-            raise unknown_name("source to leave out", choice.left_out, scores)
-        scores.pop(choice.left_out, None)
-    if not scores:
-        reasons = {reason for row in ranking.sources if (reason := _why_unscored(row, ranking.metric))}
-        raise UsageError(
-            f"No source has a {ranking.metric} score, so there is nothing to distil. {' '.join(sorted(reasons))}"
-        )
-    scheme = config.scheme if choice.method.scheme == "config" else choice.method.scheme
-    return weigh(scores, scheme=scheme, power=config.power, temperature=config.softmax_temperature, top_k=config.top_k)
-
-
-def _why_unscored(row: RankedSource, metric: str) -> str | None:
-    score = row.scores.get(metric)
-    return row.error or (score.error if score else None)
 
 
 def train_method(
@@ -129,7 +100,7 @@ def train_method(
     val = None
     if config.use_val and target.split.val:
         val = evaluate_student(load_student(directory), target, target.split.val, workers=config.workers)
-    record = {
+    record: dict[str, Any] = {
         "method": method,
         "seed": target.split.seed,
         "status": "done",
@@ -146,6 +117,8 @@ def train_method(
         "data_sha256": target_fingerprint(target),
     }
     write_outcome(directory, target, trained, evaluation, record)
+    accuracy = "no test part" if record["accuracy"] is None else f"accuracy {100 * record['accuracy']:.1f} %"
+    log.info("%s, seed %d: %s after %.1f s", method, target.split.seed, accuracy, seconds)
     return StudentRun(record, evaluation, directory)
 
 
@@ -207,7 +180,7 @@ def _train_gradients(
     if choice.method.rows is None or config.steps is None:
         raise ValueError("a gradient-trained method needs rows and a resolved number of steps")
     pool, dataset = _pool_views(target, config, preprocessing, progress)
-    targets = _source_targets(material, weights, pool)
+    targets = source_targets(material, weights, pool)
     plan = choice.method.rows(config)
     steps = int(config.steps * config.batch_size / plan.cost)
     student = build_student(
@@ -263,25 +236,6 @@ def _objective(
     if choice.name == "fixmatch":
         return fixmatch_objective(threshold=config.threshold)
     return supervised_objective
-
-
-def _source_targets(
-    material: Material, weights: SourceWeights | None, pool: tuple[str, ...]
-) -> dict[str, SourceTargets]:
-    """The answers over the pool of every source with a weight; clusters stand in for classes that a source lacks."""
-    targets: dict[str, SourceTargets] = {}
-    for name, weight in (weights.values if weights else {}).items():
-        if weight == 0:
-            continue
-        outputs = material.outputs[name]
-        rows = outputs.rows(pool)
-        if outputs.logits is not None:
-            targets[name] = SourceTargets(outputs.logits, rows)
-        elif outputs.features is not None:
-            targets[name] = SourceTargets(pseudo_classes(outputs.features[rows]), np.arange(len(pool)))
-        else:
-            raise UsageError(f"Source {name} has neither logits nor features, so it cannot be distilled. Leave it out.")
-    return targets
 
 
 def _fit_probe_student(target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress) -> Trained:

@@ -15,8 +15,9 @@ from potstill.pipeline.methods import parse_method
 from potstill.pipeline.preparation import Material, gather_material, open_configured, rank_material
 from potstill.pipeline.relatedness import Relatedness, judge_relatedness
 from potstill.pipeline.settling import settle_config
-from potstill.pipeline.student_runs import source_weights, train_method
-from potstill.reporting import claim_directory, read_json, write_json, write_report
+from potstill.pipeline.source_use import source_weights
+from potstill.pipeline.student_runs import train_method
+from potstill.reporting import claim_directory, logged_to, read_json, write_json, write_report
 from potstill.types import Progress, Target, no_progress
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,13 @@ def run(
     if method != AUTO:
         parse_method(method)
     claim_directory(output, overwrite=overwrite, resume=resume)
+    with logged_to(output):
+        return _run(data, output, config, method, cross_validate, progress)
+
+
+def _run(
+    data: Path, output: Path, config: RunConfig, method: str, cross_validate: bool | None, progress: Progress
+) -> dict[str, Any]:
     target = open_configured(data, config, progress)
     command = {"command": "run", "method": method}
     config = settle_config(config, target, data=data, output=output, command=command)

@@ -1,6 +1,7 @@
 """Files of a run directory, tables for the terminal, and the one-file HTML report."""
 
 from potstill.reporting.directories import claim_directory
+from potstill.reporting.logfile import logged_to
 from potstill.reporting.page import render_report, write_report
 from potstill.reporting.record import (
     Predictions,
@@ -25,6 +26,7 @@ __all__ = [
     "comparison_table",
     "comparison_verdict",
     "environment_record",
+    "logged_to",
     "metrics_table",
     "ranking_table",
     "ranking_verdict",

@@ -92,8 +92,9 @@ def _first_json(
 def _weights(
     directory: Path, results: Mapping[str, Any] | None, notes: list[str]
 ) -> tuple[dict[str, float] | None, str | None]:
-    """Source weights of the best method that has some, and the name of that method."""
-    for method in method_order(results) if results else []:
+    """Source weights of `weighted`, else of the best method that has some, and the name of that method."""
+    methods = method_order(results) if results else []
+    for method in sorted(methods, key=lambda name: name != "weighted"):
         for run in finished_runs(results or {}, method):
             if run.get("weights"):
                 return dict(run["weights"]), method

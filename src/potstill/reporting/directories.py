@@ -9,6 +9,7 @@ from pathlib import Path
 from potstill.errors import OutputError, RunExistsError, UsageError
 
 _MARKS = ("config.yaml", "results.json")
+_LOG = "log.txt"  # all that a run leaves which failed before it began
 # A run holds no image: the charts of its report are inside the page.
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
@@ -16,9 +17,9 @@ _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", "
 def claim_directory(path: Path, *, overwrite: bool = False, resume: bool = False) -> Path:
     """Make `path` a directory that a run may write to, and return it.
 
-    An absent directory is created, an empty one taken. One that holds a run is refused, unless `resume` keeps its files
-    or `overwrite` deletes them. Only a run is ever deleted: a directory with `config.yaml` or `results.json` and
-    without a single image.
+    An absent directory is created, one that is empty but for a log taken. One that holds a run is refused, unless
+    `resume` keeps its files or `overwrite` deletes them. Only a run is ever deleted: a directory with `config.yaml` or
+    `results.json` and without a single image.
 
     Raises:
         UsageError: both `overwrite` and `resume`.
@@ -29,7 +30,7 @@ def claim_directory(path: Path, *, overwrite: bool = False, resume: bool = False
         raise UsageError("--overwrite deletes the earlier run and --resume goes on with it. Choose one of the two.")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()) and not resume:
+        if any(child.name != _LOG for child in path.iterdir()) and not resume:
             _refuse_unless(path, overwrite)
             for child in path.iterdir():
                 if child.is_dir() and not child.is_symlink():
