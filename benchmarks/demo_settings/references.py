@@ -45,13 +45,13 @@ def pixel_accuracies(target: Target) -> dict[str, float]:
     labeled, pool, test = (pixels(target, ids) for ids in (split.labeled, split.pool, split.test))
     labels, truth = target.labels_of(split.labeled), target.labels_of(split.test)
     partial = np.concatenate([labels, np.full(len(split.unlabeled), -1)])
+    # An image that no chain of neighbours joins to a label has no distribution; scikit-learn then divides by zero.
     with np.errstate(invalid="ignore"):
         models = _fitted_models(labeled, labels, pool, partial)
-    return {name: float((model.predict(test) == truth).mean()) for name, model in models.items()}
+        return {name: float((model.predict(test) == truth).mean()) for name, model in models.items()}
 
 
 def _fitted_models(labeled: np.ndarray, labels: np.ndarray, pool: np.ndarray, partial: np.ndarray) -> dict[str, Any]:
-    # An image that no chain of neighbours joins to a label has no distribution; scikit-learn then divides by zero.
     return {
         "logistic regression": LogisticRegression(max_iter=5000).fit(labeled, labels),
         "label spreading, knn": LabelSpreading(kernel="knn", n_neighbors=7, max_iter=200).fit(pool, partial),

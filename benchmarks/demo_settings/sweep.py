@@ -59,7 +59,7 @@ def main() -> None:
         if time.monotonic() - started > 60 * arguments.minutes:
             print("Time is up; repeat the command to go on.")
             return
-        own = {"overrides": {}, "student_weights": student_weights(), "split_seed": 1, **settings}
+        own = {"label_weight": 0.1, "overrides": {}, "student_weights": student_weights(), "split_seed": 1, **settings}
         config = build_config({**SETTINGS, **own})
         with tempfile.TemporaryDirectory() as folder:
             results = compare(data, Path(folder) / "run", config=config, methods=[method], seeds=SEEDS)

@@ -21,6 +21,9 @@ METHODS = (
     "weighted-without-mnist",
     "ceiling",
 )
+# The length, and the settings of each method at this length, were searched on another split of the digits with the same
+# number of trials for each (benchmarks/demo_settings). At twice the length FixMatch draws level.
+DISTILLATION = {"lr": 0.2, "temperature": 6.0, "label_weight": 0.1}
 SETTINGS: dict[str, Any] = {
     "zoo": "mini",
     "metric": "parc,knn,cka,logme,hscore,leep,nce",
@@ -28,9 +31,15 @@ SETTINGS: dict[str, Any] = {
     "image_size": 32,
     "labels_per_class": 2,
     "batch_size": 96,
-    "steps": 120,
-    "label_weight": 0.1,
+    "steps": 60,
+    "lr": 0.03,
     "offline": True,
+    "overrides": {
+        "fixmatch": {"threshold": 0.6},
+        "nearest": DISTILLATION,
+        "equal": DISTILLATION,
+        "weighted": DISTILLATION,
+    },
 }
 
 

@@ -33,7 +33,7 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for title in (*(("first",) if resampled else ()), "params", "time"):
         table.add_column(title, justify="right")
-    table.add_column("license", overflow="fold", max_width=12)
+    table.add_column("license", no_wrap=True, overflow="ellipsis", max_width=14)
     for position, row in enumerate(ranking["sources"], start=1):
         if row.get("score") is None:
             table.add_row(
@@ -96,7 +96,7 @@ def comparison_table(results: Mapping[str, Any], *, against: Sequence[str] = ("t
         runs = finished_runs(results, method)
         figures = summary.get(method) or {"mean": average([run.get("accuracy") for run in runs]), "delta_vs": {}}
         table.add_row(
-            Text(method, style="bold" if method == best else ""),
+            Text(method.replace("-without-", "\nwithout "), style="bold" if method == best else ""),
             _with_interval(points(figures["mean"]), figures.get("ci95")),
             points(figures.get("sd")),
             *[_delta(figures["delta_vs"].get(name)) for name in baselines],
