@@ -50,7 +50,7 @@ class RunConfig:
     max_bad: Share = option(0.01, "Largest share of unreadable images that is accepted.", "data")
     seed: Annotated[int, at.Ge(0)] = option(0, "Seed of label draw, batch order and head initialisation.", "data")
 
-    zoo: str = option("mini", "Zoo file, or the name of a built-in list (mini, light).", "zoo")
+    zoo: str = option("light", "Zoo file, or a built-in list: light (needs a network), mini (embedded, tiny).", "zoo")
     metric: str = option("parc", "Similarity metric(s), comma-separated; the first one ranks.", "zoo")
     scoring_images: Annotated[int, at.Ge(2)] = option(
         500, "Most labeled images on which similarity is computed.", "zoo"
