@@ -81,8 +81,11 @@ class ParityError(PotstillError):
     exit_code = 7
 
 
-class Interrupted(PotstillError):
-    """The user or the scheduler asked to stop; the state was saved."""
+class Interrupted(BaseException):
+    """The user or the scheduler asked to stop; the state was saved.
+
+    Like KeyboardInterrupt it is no Exception: no handler of errors may take it for one and go on.
+    """
 
     exit_code = 130
 

@@ -286,7 +286,7 @@ def main() -> None:
         signal.signal(number, _stop)
     try:
         app()
-    except PotstillError as error:
+    except (PotstillError, Interrupted) as error:
         if "--json" in sys.argv:
             print_json({"schema": 1, "error": {"kind": type(error).__name__, "message": str(error)}})
         messages.print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True)
