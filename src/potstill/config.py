@@ -108,8 +108,10 @@ OVERRIDABLE = (
     "softmax_temperature",
     "top_k",
 )
+EXCLUSIVE = (("epochs", "steps", "minutes"), ("label_fraction", "labels_per_class"))
+BUILT_IN_ZOOS = ("mini", "light")
 PATH_FIELDS = ("unlabeled", "student_weights", "cache_dir")
-COMMAND_KEYS = ("command", "data", "method", "methods", "seeds")
+COMMAND_KEYS = ("command", "data", "method", "methods", "seeds", "cross_validate")
 MACHINE_FIELDS = ("cache_dir", "device", "workers", "offline")
 
 
@@ -124,8 +126,12 @@ def build_config(values: Mapping[str, Any], *, file: Path | None = None) -> RunC
     """
     from pydantic import TypeAdapter, ValidationError
 
+    stored = _read_file(file) if file else {}
+    for rivals in EXCLUSIVE:
+        if any(values.get(key) is not None for key in rivals):
+            stored = {key: value for key, value in stored.items() if key not in rivals}
     merged = {
-        **(_read_file(file) if file else {}),
+        **stored,
         **{key: value for key, value in values.items() if value is not None},
     }
     known = [each.name for each in fields(RunConfig)]
@@ -168,7 +174,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         if isinstance(resolved.get(key), str):
             resolved[key] = resolve_path(resolved[key], file.parent)
     zoo = resolved.get("zoo")
-    if isinstance(zoo, str) and zoo.endswith((".yaml", ".yml")):
+    if isinstance(zoo, str) and zoo not in BUILT_IN_ZOOS:
         resolved["zoo"] = str(resolve_path(zoo, file.parent))
     for key in COMMAND_KEYS:
         resolved.pop(key, None)
@@ -201,15 +207,15 @@ def config_record(config: RunConfig, base: Path) -> dict[str, Any]:
         value = getattr(config, each.name)
         if isinstance(value, Path):
             value = portable_path(value, base)
-        elif each.name == "zoo" and value.endswith((".yaml", ".yml")):
+        elif each.name == "zoo" and value not in BUILT_IN_ZOOS:
             value = portable_path(Path(value), base)
         record[each.name] = value
     return record
 
 
-def overridden(config: RunConfig, method: str) -> RunConfig:
-    """The settings of one method: those of all methods, and its own in their place."""
-    own = config.overrides.get(method)
+def overridden(config: RunConfig, *names: str) -> RunConfig:
+    """The settings of one method: those of all, replaced by its own under the first of its names that has some."""
+    own = next((config.overrides[name] for name in names if name in config.overrides), None)
     if not own:
         return config
     return build_config({**vars(config), **own, "overrides": {}})

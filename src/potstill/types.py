@@ -90,6 +90,8 @@ class Target:
     split: Split
     bad_images: tuple[BadImage, ...] = ()
     notes: tuple[str, ...] = ()
+    test_drawn: bool = False
+    """Whether the test part was drawn by us; False for one that came with the data."""
 
     def labels_of(self, image_ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Known labels, int64 `(N,)`. Raises KeyError for an image whose label is absent or hidden."""

@@ -98,6 +98,52 @@ def test_evaluate_repeats_the_accuracy_and_predict_agrees(potstill: Run, distill
     assert plain[0].split("\t")[1] in stored.classes
 
 
+def test_evaluate_a_run_with_unlabeled_images_and_bad_ones(
+    potstill: Run, own_digits: Path, student_options: list[str], tmp_path: Path
+) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for number in range(6):
+        (own_digits / "o" / f"{number:03d}.png").rename(pool / f"{number}.png")
+    (own_digits / "i" / "000.png").write_bytes(b"")
+    run = tmp_path / "run"
+    command = ["distill", own_digits, "--unlabeled", pool, "--max-bad", "0.1", "--split-seed", "3", "--output", run]
+    assert potstill(*command, *student_options).code == 0
+    evaluated = potstill("evaluate", run, own_digits, "--json").json
+    assert evaluated["part"] == "test part"
+    assert evaluated["accuracy"] == pytest.approx(read_json(run / "results.json")["accuracy"])
+
+
+def test_run_by_a_method_without_sources_and_a_test_part_of_the_users_own(
+    potstill: Run, digits: Path, student_options: list[str], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    for name in ("o", "i", "z", "e"):
+        for part, numbers in (("train", range(8)), ("test", range(8, 12))):
+            (data / part / name).mkdir(parents=True)
+            for number in numbers:
+                (data / part / name / f"{number}.png").write_bytes((digits / name / f"{number:03d}.png").read_bytes())
+    outcome = potstill("run", data, "--method", "transfer", "--output", tmp_path / "run", *student_options, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["labels_used"] == 32
+    assert "cross_validation" not in outcome.json
+    assert (tmp_path / "run" / "ranking.json").exists()
+    refused = potstill("run", data, "--cross-validate", "--output", tmp_path / "other", *student_options)
+    assert refused.code == 2
+    assert "train on the test part" in refused.err
+
+
+def test_a_finished_run_on_changed_images_is_not_taken_over(
+    potstill: Run, own_digits: Path, student_options: list[str], tmp_path: Path
+) -> None:
+    command = ["compare", own_digits, "--output", tmp_path / "cmp", "--seeds", "1", *student_options]
+    assert potstill(*command, "--methods", "probe").code == 0
+    Image.new("L", (8, 8), 99).save(own_digits / "o" / "000.png")
+    refused = potstill(*command, "--methods", "probe,transfer", "--resume")
+    assert refused.code == 2
+    assert "images have changed" in refused.err
+
+
 def test_evaluate_on_other_data_says_so(potstill: Run, distilled: Path, own_digits: Path) -> None:
     Image.new("L", (8, 8), 200).save(own_digits / "o" / "other.png")
     outcome = potstill("evaluate", distilled, own_digits, "--json").json

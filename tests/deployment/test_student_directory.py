@@ -47,6 +47,17 @@ def test_timm_loads_it_as_a_local_directory(saved: tuple[torch.nn.Module, Path])
     assert loaded.pretrained_cfg["label_names"] == list(CLASSES)
 
 
+def test_timm_loads_an_architecture_of_one_size_at_another(tmp_path: Path) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=96).eval()
+    preprocessing = Preprocessing(96, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    save_student(model, tmp_path, name="timm/vit_tiny_patch16_224", classes=CLASSES, preprocessing=preprocessing)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    images = torch.randn(1, 3, 96, 96)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), model(images))
+        assert load_student(tmp_path).probs(images).shape == (1, 3)
+
+
 def test_absent_and_damaged_students_are_named(saved: tuple[torch.nn.Module, Path]) -> None:
     _, directory = saved
     with pytest.raises(CheckpointError, match="no student in"):

@@ -80,6 +80,7 @@ def test_a_student_can_be_kept_out_of_the_disk(digits: Path, models: Path, setti
     assert run.record["weights"] == {"headless": 1.0}
     assert run.evaluation.probs.shape == (len(target.split.test), 4)
     assert not run.directory.exists()
+    assert run.student.classes == target.classes
 
 
 def test_minutes_become_steps_once(digits: Path, settings: dict[str, Any]) -> None:

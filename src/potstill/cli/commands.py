@@ -232,11 +232,17 @@ def predict(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Run or compare directory.")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run or compare directory.")], as_json: Json = False
+) -> None:
     """Write report.html again from the files of a run."""
     from potstill.reporting import write_report
 
-    results.print(f"Report: {write_report(run)}", soft_wrap=True)
+    page = write_report(run)
+    if as_json:
+        print_json({"schema": 1, "report": str(page)})
+    else:
+        results.print(f"Report: {page}", soft_wrap=True, markup=False)
 
 
 def _stored(directory: Path, name: str) -> Any:

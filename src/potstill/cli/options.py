@@ -28,7 +28,7 @@ def takes_config(*groups: str) -> Callable[[Callable[..., None]], Callable[..., 
     """Give a command `--config FILE` and an option for each configuration field of the groups.
 
     The command is called with `settings`, the RunConfig that results from options over file over defaults; its own
-    options `method`, `methods` and `seeds` come from the file too where they are not given.
+    options `method`, `methods`, `seeds` and `cross_validate` come from the file too where they are not given.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -41,7 +41,7 @@ def takes_config(*groups: str) -> Callable[[Callable[..., None]], Callable[..., 
 
             file = arguments.pop(CONFIG_FILE)
             stored = read_command(file) if file else {}
-            for key in ("method", "methods", "seeds"):
+            for key in ("method", "methods", "seeds", "cross_validate"):
                 if key in arguments and arguments[key] is None:
                     arguments[key] = stored.get(key)
             values = {each.name: arguments.pop(each.name) for each in chosen}

@@ -67,6 +67,7 @@ def open_target(
     _check_no_class_is_empty(classes, images, bad)
 
     digests = {image.image_id: checks[image.path].digest for image in images}
+    given_test = any(image.part == "test" for image in images)
     images, split_notes = _hold_out_test(images, digests, fraction=test_fraction, split_seed=split_seed)
     class_ids = {name: class_id for class_id, name in enumerate(classes)}
     notes = [*scan.notes, *([f"unreadable, left out: {_reasons(bad)}"] if bad else []), *split_notes]
@@ -83,6 +84,7 @@ def open_target(
         split=_split(images, split_seed, seed),
         bad_images=bad,
         notes=(*notes, *_copies_notes(images, digests), _sizes_note(images)),
+        test_drawn=not given_test and any(image.part == "test" for image in images),
     )
     return redraw_labels(target, seed, label_fraction=label_fraction, labels_per_class=labels_per_class)
 

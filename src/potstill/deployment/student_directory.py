@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from potstill.errors import CheckpointError, PotstillError
 from potstill.files import write_bytes
-from potstill.models import create_model, save_state
+from potstill.models import create_model, pretrained_cfg_of, save_state
 from potstill.types import Preprocessing
 
 WEIGHTS_FILE = "model.safetensors"
@@ -52,6 +52,7 @@ def save_student(
     Raises:
         OutputError: the folder cannot be written.
     """
+    fixed = pretrained_cfg_of(name).get("fixed_input_size", False)
     config = {
         "architecture": name.removeprefix("timm/"),
         "num_classes": len(classes),
@@ -65,6 +66,8 @@ def save_student(
             "num_classes": len(classes),
             "label_names": list(classes),
         },
+        # Architectures built for one input size must be told it; the others do not take the argument.
+        **({"model_args": {"img_size": preprocessing.image_size}} if fixed else {}),
         "potstill": {"schema": 1, "model": name, "temperature": temperature},
     }
     save_state(directory / WEIGHTS_FILE, model.state_dict())

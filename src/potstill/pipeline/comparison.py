@@ -24,6 +24,7 @@ from potstill.pipeline.preparation import (
     ranking_record,
     without_sources,
 )
+from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
 from potstill.pipeline.source_use import source_weights
 from potstill.pipeline.student_runs import train_method
@@ -80,8 +81,6 @@ def compare(
         The content of results.json.
     """
     choices = [parse_method(name) for name in methods]
-    for name in config.overrides:
-        parse_method(name)
     if len(set(methods)) < len(methods):
         raise UsageError(f"A method is named twice: {', '.join(methods)}. Name each once.")
     claim_directory(output, overwrite=overwrite, resume=resume)
@@ -133,7 +132,7 @@ def _one_run(
 ) -> dict[str, Any]:
     seed = draw.target.split.seed
     directory = output / f"{name}-seed{seed}"
-    if (directory / "results.json").exists():
+    if finished_on(directory, draw.target):
         progress.skip()
         finished: dict[str, Any] = read_json(directory / "results.json")
         return finished

@@ -74,9 +74,14 @@ def cache_dir_of(config: RunConfig) -> Path:
 
 def device_of(config: RunConfig) -> str:
     """The configured device; auto is the first GPU, else the CPU."""
-    if config.device != "auto":
-        return config.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=config.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"There is no device '{config.device}' here ({reason}). Use --device auto or cpu.") from None
+    return config.device
 
 
 def gather_material(

@@ -6,13 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from potstill.config import RunConfig, config_record
-from potstill.data import write_splits
+from potstill.data import target_fingerprint, write_splits
+from potstill.errors import UsageError
 from potstill.pipeline.preparation import Material, ranking_record
-from potstill.reporting import environment_record, write_json, write_lines, write_predictions, write_yaml
+from potstill.reporting import environment_record, read_json, write_json, write_lines, write_predictions, write_yaml
 from potstill.training.loop import Trained
 from potstill.types import Evaluation, Ranking, SourceWeights, Target
 
 CHECKPOINT = Path("checkpoints") / "last.safetensors"
+
+
+def finished_on(directory: Path, target: Target) -> bool:
+    """Whether the directory holds a finished run on this data.
+
+    Raises:
+        UsageError: it holds a finished run on other images or another split than the target's.
+    """
+    if not (directory / "results.json").exists():
+        return False
+    if read_json(directory / "results.json").get("data_sha256") != target_fingerprint(target):
+        raise UsageError(
+            f"The images have changed since {directory.name} was made, so it is not taken over. "
+            "Choose another --output, or start again with --overwrite."
+        )
+    return True
 
 
 def write_plan(

@@ -9,6 +9,7 @@ from typing import Any
 
 from potstill.config import MACHINE_FIELDS, RunConfig, config_record, portable_path
 from potstill.errors import UsageError
+from potstill.pipeline.methods import parse_method
 from potstill.pipeline.preparation import resolve_config
 from potstill.reporting import read_yaml, write_yaml
 from potstill.types import Target
@@ -32,6 +33,8 @@ def settle_config(
         UsageError: the directory was started with other settings. Machine settings may differ, and a comparison may
             get more methods and seeds.
     """
+    for name in config.overrides:
+        parse_method(name)
     path = output / "config.yaml"
     earlier = read_yaml(path) if path.exists() else None
     if earlier is not None and config.minutes is not None:

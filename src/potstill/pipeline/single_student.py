@@ -13,6 +13,7 @@ from potstill.pipeline.preparation import (
     rank_material,
     without_sources,
 )
+from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
 from potstill.pipeline.source_use import source_weights
 from potstill.pipeline.student_runs import train_method
@@ -46,7 +47,7 @@ def _train(data: Path, output: Path, config: RunConfig, choice: MethodChoice, pr
     target = open_configured(data, config, progress)
     command = {"command": "distill", "method": choice.name}
     config = settle_config(config, target, data=data, output=output, command=command)
-    if not results.exists():
+    if not finished_on(output, target):
         material = gather_material(target, config, progress) if choice.method.scheme else without_sources(target)
         ranking = rank_material(material, target, config)
         source_weights(choice, ranking, config)

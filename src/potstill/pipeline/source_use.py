@@ -23,7 +23,7 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
     """
     if choice.method.scheme is None:
         return None
-    config = overridden(config, choice.base)
+    config = overridden(config, choice.name, choice.base)
     scores = ranking.scores()
     if choice.left_out is not None:
         if choice.left_out not in {row.name for row in ranking.sources}:

@@ -19,9 +19,9 @@ from torch import nn
 from potstill.baselines.fixmatch import fixmatch_objective
 from potstill.baselines.frozen_probe import put_probe_head
 from potstill.baselines.supervised import supervised_objective
-from potstill.config import RunConfig, overridden
+from potstill.config import MACHINE_FIELDS, RunConfig, overridden
 from potstill.data import ViewDataset, pack_pixels, resized_size, split_digest, target_fingerprint
-from potstill.deployment.student_directory import load_student, save_student
+from potstill.deployment.student_directory import SavedStudent, load_student, save_student
 from potstill.distillation.objective import SourceTargets, source_space_objective
 from potstill.evaluation import model_cost
 from potstill.models import features_of
@@ -30,6 +30,7 @@ from potstill.pipeline.preparation import Material, cache_dir_of, student_prepro
 from potstill.pipeline.run_files import CHECKPOINT, write_outcome, write_plan
 from potstill.pipeline.source_use import source_targets, source_weights
 from potstill.pipeline.student_evaluation import evaluate_student
+from potstill.sources.opening import file_sha256
 from potstill.training.batches import TrainingBatches
 from potstill.training.interruption import stop_on_signal
 from potstill.training.loop import CheckpointPolicy, Objective, Optimization, Trained, train_student
@@ -51,10 +52,14 @@ EVALUATION_BATCH = 128
 
 @dataclass(frozen=True)
 class StudentRun:
-    """A trained and evaluated student; `record` is one element of `runs` in results.json."""
+    """A trained and evaluated student; `record` is one element of `runs` in results.json.
+
+    `student` lies in memory, ready to use, whether or not the directory is kept.
+    """
 
     record: dict[str, Any]
     evaluation: Evaluation
+    student: SavedStudent
     directory: Path
 
 
@@ -85,7 +90,7 @@ def train_method(
     if choice.method.reads_hidden_labels:
         target = _with_all_labels(target)
     weights = weights or source_weights(choice, ranking, config)
-    config = overridden(config, choice.base)
+    config = overridden(config, choice.name, choice.base)
     preprocessing = student_preprocessing(config)
     write_plan(directory, target, material, ranking, weights, config)
     started = time.monotonic()
@@ -96,10 +101,11 @@ def train_method(
     seconds = max(trained.seconds, time.monotonic() - started)
     name = config.student
     save_student(trained.model, directory / "student", name=name, classes=target.classes, preprocessing=preprocessing)
-    evaluation = evaluate_student(load_student(directory), target, target.split.test, workers=config.workers)
+    student = load_student(directory)
+    evaluation = evaluate_student(student, target, target.split.test, workers=config.workers)
     val = None
     if config.use_val and target.split.val:
-        val = evaluate_student(load_student(directory), target, target.split.val, workers=config.workers)
+        val = evaluate_student(student, target, target.split.val, workers=config.workers)
     record: dict[str, Any] = {
         "method": method,
         "seed": target.split.seed,
@@ -119,7 +125,7 @@ def train_method(
     write_outcome(directory, target, trained, evaluation, record)
     accuracy = "no test part" if record["accuracy"] is None else f"accuracy {100 * record['accuracy']:.1f} %"
     log.info("%s, seed %d: %s after %.1f s", method, target.split.seed, accuracy, seconds)
-    return StudentRun(record, evaluation, directory)
+    return StudentRun(record, evaluation, student, directory)
 
 
 def _with_all_labels(target: Target) -> Target:
@@ -266,7 +272,10 @@ def _fingerprint(
     method: str, target: Target, material: Material, weights: SourceWeights | None, config: RunConfig
 ) -> str:
     """Digest of everything that a checkpoint's numbers depend on."""
-    settings = {key: str(value) for key, value in vars(config).items() if key not in ("cache_dir", "workers")}
+    elsewhere = (*MACHINE_FIELDS, "zoo", "student_weights", "unlabeled")
+    settings = {key: str(value) for key, value in vars(config).items() if key not in elsewhere}
+    initial = file_sha256(config.student_weights) if config.student_weights else None
     keys = {name: material.outputs[name].key for name in (weights.values if weights else {})}
-    parts = [method, split_digest(target), settings, keys, dict(weights.values) if weights else None]
+    data = [split_digest(target), target_fingerprint(target)]
+    parts = [method, data, settings, initial, keys, dict(weights.values) if weights else None]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from potstill.config import build_config, check_data_path
+from potstill.config import RunConfig, build_config, check_data_path
 from potstill.data import list_images, open_target, target_fingerprint
 from potstill.deployment.student_directory import load_student
 from potstill.errors import DataError
 from potstill.evaluation import classification_metrics
-from potstill.pipeline.preparation import cache_dir_of
+from potstill.pipeline.preparation import cache_dir_of, open_configured
 from potstill.pipeline.student_evaluation import student_probs
 from potstill.reporting import read_json
-from potstill.types import Progress, no_progress
+from potstill.types import Progress, Target, no_progress
 
 
 def evaluate(run_directory: Path, data: Path, *, progress: Progress = no_progress) -> dict[str, Any]:
@@ -36,16 +37,9 @@ def evaluate(run_directory: Path, data: Path, *, progress: Progress = no_progres
     """
     student = load_student(run_directory)
     stored = build_config({}, file=run_directory / "config.yaml")
-    target = open_target(
-        check_data_path(data),
-        layout=stored.layout,
-        unlabeled=stored.unlabeled if stored.unlabeled and stored.unlabeled.exists() else None,
-        cache_dir=cache_dir_of(stored),
-        workers=stored.workers,
-        progress=progress,
-    )
+    target = _reopened(data, stored, read_json(run_directory / "results.json").get("data_sha256"), progress)
     parts = _parts_of(run_directory)
-    if target_fingerprint(target) == read_json(run_directory / "results.json").get("data_sha256"):
+    if target is not None:
         part, image_ids, trained_on = "test part", parts["test"], 0
         if not image_ids:
             raise DataError(
@@ -53,8 +47,10 @@ def evaluate(run_directory: Path, data: Path, *, progress: Progress = no_progres
                 "cross-validated figure is in results.json. Evaluate it on other data."
             )
     else:
+        cache_dir, workers = cache_dir_of(stored), stored.workers
+        target = open_target(check_data_path(data), cache_dir=cache_dir, workers=workers, progress=progress)
         part, image_ids = "all labeled images", tuple(sorted(target.labels))
-        trained_on = len(set(image_ids) & set(parts["train"]))
+        trained_on = len(set(image_ids) & {*parts["train"], *parts["unlabeled"]})
     unknown = sorted(set(target.classes) - set(student.classes))
     if unknown:
         raise DataError(
@@ -74,9 +70,21 @@ def evaluate(run_directory: Path, data: Path, *, progress: Progress = no_progres
     }
 
 
+def _reopened(data: Path, stored: RunConfig, fingerprint: str | None, progress: Progress) -> Target | None:
+    """The run's own data, opened as the run opened it but with every label visible; None for other data."""
+    own = replace(stored, label_fraction=None, labels_per_class=None)
+    if own.unlabeled is not None and not own.unlabeled.exists():
+        return None
+    try:
+        target = open_configured(data, own, progress)
+    except DataError:
+        return None
+    return target if target_fingerprint(target) == fingerprint else None
+
+
 def _parts_of(run_directory: Path) -> dict[str, tuple[str, ...]]:
-    """Image ids of the run's parts: train (labels used or not), val, test."""
-    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    """Image ids of the run's parts: train (labels used or hidden), unlabeled, val, test."""
+    parts: dict[str, list[str]] = {"train": [], "unlabeled": [], "val": [], "test": []}
     with (run_directory / "splits.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             parts[row["split"]].append(row["image_id"])

@@ -11,9 +11,11 @@ import numpy as np
 
 from potstill.config import RunConfig
 from potstill.data import cross_validation_folds
+from potstill.errors import DataError, UsageError
 from potstill.pipeline.methods import parse_method
-from potstill.pipeline.preparation import Material, gather_material, open_configured, rank_material
+from potstill.pipeline.preparation import Material, gather_material, open_configured, rank_material, ranking_record
 from potstill.pipeline.relatedness import Relatedness, judge_relatedness
+from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
 from potstill.pipeline.source_use import source_weights
 from potstill.pipeline.student_runs import train_method
@@ -69,31 +71,55 @@ def _run(
     data: Path, output: Path, config: RunConfig, method: str, cross_validate: bool | None, progress: Progress
 ) -> dict[str, Any]:
     target = open_configured(data, config, progress)
-    command = {"command": "run", "method": method}
+    small, reason = _decide_validation(target, config, cross_validate)
+    command = {"command": "run", "method": method, "cross_validate": small}
     config = settle_config(config, target, data=data, output=output, command=command)
     material = gather_material(target, config, progress)
     ranking = rank_material(material, target, config)
     verdict = judge_relatedness(material, target, ranking, config)
     chosen = _choose(method, verdict, target)
     source_weights(parse_method(chosen), ranking, config)
-    small = len(target.split.test) < SMALL_TEST if cross_validate is None else cross_validate
+    write_json(output / "ranking.json", ranking_record(ranking, material))
     final = _all_labels_for_training(target) if small else target
     folds = _cross_validate(chosen, material, final, config, output, progress) if small else None
     if small:
         ranking = rank_material(material, final, config)
-    done = (output / "results.json").exists()
+    done = finished_on(output, final)
     record = (
         read_json(output / "results.json")
         if done
         else train_method(chosen, final, material, ranking, config, directory=output, progress=progress).record
     )
-    findings = [*target.notes, verdict.sentence, _choice_sentence(method, chosen)]
+    findings = [*target.notes, verdict.sentence, _choice_sentence(method, chosen), reason]
     record = {**record, "schema": 1, "target": target.name, "classes": list(target.classes), "findings": findings}
     if folds:
         record = {**record, "cross_validation": folds}
     write_json(output / "results.json", record)
     write_report(output)
     return record
+
+
+def _decide_validation(target: Target, config: RunConfig, asked: bool | None) -> tuple[bool, str]:
+    """Whether to cross-validate, and why in words.
+
+    Only a test part that we drew may join the training labels, and not where the user limits the labels.
+    """
+    size = len(target.split.test)
+    free = target.test_drawn and config.label_fraction is None and config.labels_per_class is None
+    if asked and not free:
+        raise UsageError(
+            "Cross-validation would train on the test part that came with the data, or exceed the label limit that "
+            "you set. Leave out --cross-validate, or the test part or limit."
+        )
+    if asked is None and free and size < SMALL_TEST:
+        return True, f"Evaluation: cross-validated over all labels, because {size} test images are too few."
+    if asked:
+        return True, "Evaluation: cross-validated over all labels, as asked."
+    error = 100 * 0.5 / max(size, 1) ** 0.5
+    return (
+        False,
+        f"Evaluation: on {size} test images; the accuracy has a standard error of up to {error:.1f} points.",
+    )
 
 
 def _choose(method: str, verdict: Relatedness, target: Target) -> str:
@@ -119,25 +145,30 @@ def _cross_validate(
     method: str, material: Material, target: Target, config: RunConfig, output: Path, progress: Progress
 ) -> dict[str, Any]:
     """Accuracy over all labeled images, each predicted by students that never saw its label."""
-    accuracies = []
+    accuracies, tested = [], 0
     for repeat in range(REPEATS):
-        right: list[float] = []
+        right, tested = 0.0, 0
         for number, fold in enumerate(cross_validation_folds(target, FOLDS, seed=repeat)):
+            if not fold.split.test:
+                continue
             directory = output / "folds" / f"repeat{repeat}-fold{number}"
-            if not (directory / "results.json").exists():
+            if not finished_on(directory, fold):
                 directory.mkdir(parents=True, exist_ok=True)
                 fold_config = replace(config, seed=repeat)
                 ranking = rank_material(material, fold, fold_config, intervals=False)
                 train_method(method, fold, material, ranking, fold_config, directory=directory, progress=progress)
             result = read_json(directory / "results.json")
-            right.append(result["accuracy"] * len(fold.split.test))
-        accuracies.append(sum(right) / len(target.split.labeled))
+            right += result["accuracy"] * len(fold.split.test)
+            tested += len(fold.split.test)
+        if tested == 0:
+            raise DataError("No image can be tested without emptying its class: label two images or groups a class.")
+        accuracies.append(right / tested)
     return {
         "folds": FOLDS,
         "repeats": REPEATS,
         "accuracy": float(np.mean(accuracies)),
         "accuracy_by_repeat": accuracies,
-        "images": len(target.split.labeled),
+        "images": tested,
     }
 
 

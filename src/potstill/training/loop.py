@@ -18,7 +18,7 @@ from timm.optim._param_groups import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from potstill.errors import DivergedError, Interrupted
+from potstill.errors import DivergedError, Interrupted, UsageError
 from potstill.training.batches import TrainingBatches
 from potstill.training.checkpoint import (
     Checkpoint,
@@ -274,4 +274,9 @@ def accelerator_for(device: str) -> Accelerator:
     """The process's one Accelerator: device, backward and process information; precision stays float32."""
     from accelerate import Accelerator
 
-    return Accelerator(cpu=device == "cpu", mixed_precision="no")
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
+    if accelerator.device.type != torch.device(device).type:
+        raise UsageError(f"Asked to train on {device}, but this process already trains on {accelerator.device}.")
+    return accelerator
