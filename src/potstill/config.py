@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import annotated_types as at
 import yaml
 
-from potstill.errors import ConfigError, DataError, unknown_name
+from potstill.errors import ConfigError, DataError, SourceError, unknown_name
 
 Share = Annotated[float, at.Ge(0), at.Le(1)]
 Positive = Annotated[float, at.Gt(0)]
@@ -219,6 +219,13 @@ def overridden(config: RunConfig, *names: str) -> RunConfig:
     if not own:
         return config
     return build_config({**vars(config), **own, "overrides": {}})
+
+
+def check_student_weights(config: RunConfig) -> None:
+    """Notice a mistyped path before a directory is made or a source is run. Raises SourceError."""
+    weights = config.student_weights
+    if weights is not None and not weights.is_file():
+        raise SourceError(f"There is no weights file {weights}. Check --student-weights (student_weights in a config).")
 
 
 def check_data_path(data: Path) -> Path:

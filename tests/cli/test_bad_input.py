@@ -121,6 +121,16 @@ def test_student_weights_of_another_architecture(
     refused(outcome, 4, "other.safetensors", "another architecture")
 
 
+def test_a_mistyped_path_of_student_weights_is_noticed_before_anything_is_made(
+    potstill: Run, digits: Path, student_options: list[str], tmp_path: Path
+) -> None:
+    options = [*student_options, "--student-weights", tmp_path / "gone.safetensors"]
+    refused(
+        potstill("distill", digits, "--output", tmp_path / "run", *options), 4, "gone.safetensors", "--student-weights"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_existing_run_is_not_touched(
     potstill: Run, digits: Path, student_options: list[str], tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ def takes_config(*groups: str) -> Callable[[Callable[..., None]], Callable[..., 
 
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> None:
-            from potstill.config import build_config, read_command
+            from potstill.config import build_config, check_student_weights, read_command
 
             file = arguments.pop(CONFIG_FILE)
             stored = read_command(file) if file else {}
@@ -46,6 +46,7 @@ def takes_config(*groups: str) -> Callable[[Callable[..., None]], Callable[..., 
                     arguments[key] = stored.get(key)
             values = {each.name: arguments.pop(each.name) for each in chosen}
             settings = build_config(values, file=file)
+            check_student_weights(settings)
             command(**arguments, settings=settings)
 
         own = [
