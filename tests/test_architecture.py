@@ -18,13 +18,13 @@ PURE = {"similarity", "weighting", "probes", "losses", "evaluation.metrics"}
 TRAINING = BASE | PURE | {"models", "training"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "types": set(),
+    "types": {"types"},
     "files": {"errors"},
     "models": BASE | {"files"},
     "data": BASE | {"files", "data"},
     "sources": BASE | {"files", "models", "data", "sources", "demo"},
     "cache": BASE | {"files", "models", "data", "sources", "cache"},
-    "similarity": BASE | {"similarity"},
+    "similarity": BASE | {"similarity", "probes"},
     "weighting": BASE,
     "probes": BASE,
     "losses": BASE,
@@ -162,8 +162,8 @@ def test_no_public_function_is_named_like_a_module() -> None:
 COMMANDS = {"demo", "run", "rank", "distill", "compare", "evaluate", "predict", "report"}
 OPTIONS_OF_COMPARE = {
     "--output --methods --seeds --overwrite --resume --json --config --layout --unlabeled --split-seed --test-fraction",
-    "--label-fraction --labels-per-class --use-val --no-use-val --max-bad --seed --zoo --metric --scoring-images",
-    "--scheme --power --softmax-temperature --top-k --student --student-weights --image-size --label-weight",
+    "--label-fraction --labels-per-class --use-val --no-use-val --max-bad --seed --zoo --metric --reference",
+    "--scoring-images --scheme --power --softmax-temperature --top-k --student --student-weights --image-size --label-weight",
     "--temperature --batch-size --epochs --steps --minutes --lr --weight-decay --ema --bn --flip --no-flip",
     "--unlabeled-ratio --threshold --device --workers --cache-dir --offline --no-offline -o",
 }

@@ -51,7 +51,8 @@ class RunConfig:
     seed: Annotated[int, at.Ge(0)] = option(0, "Seed of label draw, batch order and head initialisation.", "data")
 
     zoo: str = option("light", "Zoo file, or a built-in list: light (needs a network), mini (embedded, tiny).", "zoo")
-    metric: str = option("parc", "Similarity metric(s), comma-separated; the first one ranks.", "zoo")
+    metric: str = option("auto", "Similarity metric(s), comma-separated; the first one ranks.", "zoo")
+    reference: str | None = option(None, "Source of the zoo whose features the metric rsa compares with.", "zoo")
     scoring_images: Annotated[int, at.Ge(2)] = option(
         500, "Most labeled images on which similarity is computed.", "zoo"
     )

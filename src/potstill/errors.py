@@ -48,7 +48,14 @@ class DataError(PotstillError):
 
 
 class SimilarityError(DataError):
-    """A metric is not defined on this input; the message names the cause."""
+    """A metric is not defined on this input; the message names the cause.
+
+    `source` is the source that caused it, where a metric takes several.
+    """
+
+    def __init__(self, message: str, *, source: str | None = None) -> None:
+        super().__init__(message)
+        self.source = source
 
 
 class SourceError(PotstillError):

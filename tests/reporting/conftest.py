@@ -39,6 +39,8 @@ def made_up_ranking() -> dict:
                     "knn": {"score": score + 0.1, "ci95": None, "error": None},
                 },
                 "rank_probability": [0.93, 0.06, 0.01, 0.0][rank],
+                "p_value": 0.01,
+                "baselines": {"params": 3_400_000.0 + 1_000_000 * rank, "depth": 50.0},
                 "seconds": 0.02,
                 "extract_seconds": 12.5 + rank,
                 "params": 3_400_000 + 1_000_000 * rank,
@@ -50,7 +52,20 @@ def made_up_ranking() -> dict:
         {"name": "broken", "score": None, "ci95": None, "scores": {}, "rank_probability": None, "seconds": 0.0}
         | {"extract_seconds": None, "params": None, "license": None, "error": "the weights file is missing"}
     )
-    return {"schema": 1, "metric": "parc", "scoring_images": 120, "forwards": 7200, "sources": rows}
+    agreement = {"parc": {"parc": 1.0, "knn": 0.6667, "params": -1.0, "depth": None}}
+    return {
+        "schema": 1,
+        "metric": "parc",
+        "scoring_images": 120,
+        "forwards": 7200,
+        "resamples": 200,
+        "decided": False,
+        "tied_with_first": ["insects"],
+        "permutations": 99,
+        "related": True,
+        "agreement": agreement,
+        "sources": rows,
+    }
 
 
 def write_run(folder: Path, method: str, seed: int, classes=CLASSES, images: int = 180) -> tuple[dict, RunPredictions]:

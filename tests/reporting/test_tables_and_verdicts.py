@@ -5,7 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from potstill.reporting import comparison_table, comparison_verdict, ranking_table, ranking_verdict, read_results
+from potstill.reporting import (
+    comparison_table,
+    comparison_verdict,
+    metrics_table,
+    ranking_table,
+    ranking_verdict,
+    read_results,
+)
 
 
 def shown(table, width=80):
@@ -44,7 +51,7 @@ def test_ranking_table_has_every_source_and_fits(ranking):
     assert max(map(len, text.splitlines())) <= 80
     rows = [line for line in text.splitlines() if any(row["name"] in line for row in ranking["sources"])]
     assert [line.split()[1] for line in rows[:5]] == ["plants", "insects", "imagenet", "letters", "broken"]
-    assert "0.612  0.55..0.66  0.712   93 %   3.4 M  13 s  Apache-2.0" in text
+    assert "0.612  0.55..0.66   93 %   3.4 M  13 s  Apache-2.0" in text
     assert "broken: the weights file is missing" in text
 
 
@@ -52,7 +59,32 @@ def test_ranking_verdict_names_the_failed(ranking):
     text = ranking_verdict(ranking)
     assert text.startswith("plants is the most related source (parc 0.612), before insects (0.487).")
     assert "first in 93 % of the resamples" in text
+    assert "The first place is not decided: insects cannot be told apart from it; more labels would tell." in text
+    assert "clearly related" not in text
     assert text.endswith("Without a score: broken (the weights file is missing).")
+
+
+def test_ranking_verdict_of_few_labels_and_of_unrelated_sources(ranking):
+    for row in ranking["sources"]:
+        row |= {"rank_probability": None, "p_value": 0.43}
+    ranking |= {"resamples": 0, "decided": None, "tied_with_first": [], "related": False}
+    text = ranking_verdict(ranking)
+    assert "nothing is decidable" in text
+    assert "No source is clearly related to the target" in text
+    assert "scores as high in 43 % of 99 trials" in text
+
+
+def test_metrics_stand_side_by_side_with_baselines_and_agreement(ranking):
+    lines = shown(metrics_table(ranking)).splitlines()
+    assert max(map(len, lines)) <= 80
+    cells = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert cells["source"] == ["parc", "knn", "params", "depth"]
+    assert cells["insects"] == ["0.487", "0.587", "4.4", "M", "50"]
+    assert cells["broken"] == ["-", "-", "-", "-"]
+    assert cells["agreement"] == ["with", "parc", "+1.00", "+0.67", "-1.00", "-"]
+    for row in ranking["sources"]:
+        row["scores"].pop("knn", None)
+    assert metrics_table(ranking) is None
 
 
 def test_ranking_of_nothing_but_failures(ranking):

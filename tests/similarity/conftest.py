@@ -10,9 +10,14 @@ SHAPES = [(24, 3, 2), (40, 200, 5), (90, 150, 37), (60, 16, 7), (35, 35, 4)]  # 
 
 
 class Problem(NamedTuple):
+    """Whatever a metric may need, by the names that `Metric.needs` uses."""
+
     features: np.ndarray
     probs: np.ndarray
     labels: np.ndarray
+    logits: np.ndarray
+    reference_features: np.ndarray
+    random_features: np.ndarray
 
 
 def make_problem(seed: int) -> Problem:
@@ -26,7 +31,12 @@ def make_problem(seed: int) -> Problem:
     features = (centres[index] + generator.normal(size=(images, dimensions))) * generator.uniform(0.1, 9, dimensions)
     logits = features @ generator.normal(size=(dimensions, 11)) / dimensions
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return Problem(features + generator.normal(), probs, generator.permutation(1000)[:classes][index] - 500)
+    names = generator.permutation(1000)[:classes][index] - 500
+    features += generator.normal()
+    # Another model that sees the same classes, and one whose features are the mixed-up pixels.
+    reference = 2 * generator.normal(size=(classes, 12))[index] + generator.normal(size=(images, 12))
+    mixed = np.tanh(features @ generator.normal(size=(dimensions, 20)) / dimensions)
+    return Problem(features, probs, names, logits, reference, mixed)
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from potstill.errors import SimilarityError, SourceError, UnknownNameError, UsageError
-from potstill.similarity import SIMILARITIES, Metric, knn, leep, parc, rank_sources
+from potstill.similarity import RANKERS, SIMILARITIES, Given, Metric, knn, leep, parc, rank_sources
 from potstill.types import DenseLogits, SourceCost, SourceOutputs
 
 CLASSES, IMAGES = 4, 60
@@ -48,7 +49,7 @@ def zoo():
 
 
 def test_best_first_with_the_metrics_own_numbers(zoo):
-    ranking = rank_sources(zoo, IDS, LABELS, also=["knn", "leep"])
+    ranking = rank_sources(zoo, IDS, LABELS, metric="parc", also=["knn", "leep"])
     assert [row.name for row in ranking.sources] == ["near", "fair", "noise"]
     assert (ranking.metric, ranking.scoring_images) == ("parc", IMAGES)
     for row in ranking.sources:
@@ -63,8 +64,10 @@ def test_best_first_with_the_metrics_own_numbers(zoo):
 
 
 def test_every_metric_can_rank(zoo):
-    for name in SIMILARITIES:
-        ranking = rank_sources(zoo, IDS, LABELS, metric=name, interval_draws=0)
+    reference = np.random.default_rng(3).normal(size=(IMAGES, 5))
+    given = Given(reference_features=reference, random_features=dict.fromkeys(zoo, np.tanh(reference)))
+    for name in set(SIMILARITIES) - {"rsa", "kite"}:
+        ranking = rank_sources(zoo, IDS, LABELS, metric=name, given=given, draws=0, permutations=0)
         assert set(ranking.scores()) == set(zoo)
         assert ranking.sources[-1].name == "noise" or name == "nce"
 
@@ -163,36 +166,103 @@ def test_wrong_calls_are_named(zoo):
         rank_sources(zoo, IDS, np.zeros(IMAGES, dtype=int))
 
 
-def test_intervals_are_repeatable_and_can_be_switched_off(zoo):
-    ranking = rank_sources(zoo, IDS, LABELS, also=["knn"])
+def test_intervals_and_ranks_are_repeatable_and_can_be_switched_off(zoo):
+    ranking = rank_sources(zoo, IDS, LABELS, metric="parc", also=["knn"])
+    assert (ranking.resamples, ranking.permutations) == (200, 99)
     for row in ranking.sources:
-        low, high = row.scores["parc"].ci95
-        assert low < row.score < high
-        assert row.scores["knn"].ci95 is None
-    again = rank_sources(zoo, IDS, LABELS)
-    assert [row.scores["parc"].ci95 for row in again.sources] == [row.scores["parc"].ci95 for row in ranking.sources]
-    off = rank_sources(zoo, IDS, LABELS, interval_draws=0)
-    assert all(row.scores["parc"].ci95 is None for row in off.sources)
+        for score in row.scores.values():
+            assert score.ci95[0] <= score.score <= score.ci95[1]
+    assert rank_sources(zoo, IDS, LABELS, metric="parc", also=["knn"]) == replace(
+        ranking, sources=tuple(replace(row, seconds=pytest.approx(row.seconds, abs=9)) for row in ranking.sources)
+    )
+    off = rank_sources(zoo, IDS, LABELS, draws=0, permutations=0)
+    assert (off.resamples, off.permutations, off.decided, off.related) == (0, 0, None, None)
+    for row in off.sources:
+        assert all(score.ci95 is None for score in row.scores.values())
+        assert (row.rank_probabilities, row.p_value) == (None, None)
 
 
-def test_no_interval_where_nothing_can_be_left_out(zoo):
-    # Two images of each class: every subsample would be the whole scoring set.
-    ranking = rank_sources(zoo, IDS[: 2 * CLASSES], LABELS[: 2 * CLASSES])
-    assert all(row.scores["parc"].ci95 is None for row in ranking.sources)
+def test_a_clear_winner_is_decided_and_a_twin_is_not(zoo):
+    clear = rank_sources(zoo, IDS, LABELS, metric="parc")
+    assert clear.decided
+    assert clear.related
+    assert clear.tied_with_first == ()
+    assert clear.sources[0].rank_probabilities[0] >= 0.95
+    assert sum(clear.sources[1].rank_probabilities) == pytest.approx(1)
+    zoo["twin"] = make_source("twin", 5.0, seed=1)
+    unclear = rank_sources(zoo, IDS, LABELS, metric="parc")
+    assert unclear.decided is False
+    assert unclear.tied_with_first == tuple({"near", "twin"} - {unclear.sources[0].name})
 
 
-@pytest.mark.parametrize("name", ["parc", "knn", "cka"])
-def test_width_of_intervals_is_the_spread_over_scoring_sets(name):
-    # The interval of one scoring set against the true spread over many of them.
-    generator = np.random.default_rng(0)
-    scores, half_widths = [], []
-    for _ in range(60):
-        features = 1.5 * np.eye(CLASSES, 8)[LABELS] + generator.normal(size=(IMAGES, 8))
-        source = SourceOutputs("s", IDS, features, None, "source", None, SourceCost(0, 0.0, None), "")
-        row = rank_sources({"s": source}, IDS, LABELS, metric=name).sources[0]
-        scores.append(row.score)
-        half_widths.append((row.scores[name].ci95[1] - row.scores[name].ci95[0]) / 2)
-    assert np.mean(half_widths) == pytest.approx(1.96 * np.std(scores), rel=0.4)
+def test_unrelated_sources_are_called_so():
+    noise = {f"noise-{seed}": make_source(f"noise-{seed}", 0.0, seed=seed) for seed in range(6)}
+    assert rank_sources(noise, IDS, LABELS, metric="parc").related is False
+
+
+@pytest.mark.parametrize("name", ["parc", "knn", "hscore", "leep"])
+def test_a_related_source_is_found_by_every_kind_of_metric(zoo, name):
+    ranking = rank_sources(zoo, IDS, LABELS, metric=name)
+    chances = {row.name: row.p_value for row in ranking.sources}
+    assert chances["near"] == 1 / (1 + ranking.permutations)
+    assert chances["noise"] > 0.05
+    assert ranking.related
+
+
+def test_two_labels_a_class_decide_nothing(zoo):
+    ranking = rank_sources(zoo, IDS[: 2 * CLASSES], LABELS[: 2 * CLASSES], metric="knn", also=["parc"])
+    assert ranking.resamples == 0
+    assert ranking.decided is None
+    for row in ranking.sources:
+        assert row.rank_probabilities is None
+        assert all(score.ci95 is None for score in row.scores.values())
+    assert ranking.permutations == 99  # whether anything is related at all can still be asked
+
+
+def test_baselines_stand_beside_every_ranking(zoo):
+    sizes = {"noise": 3_000, "near": 1_000, "fair": 2_000}
+    zoo = {name: replace(each, cost=SourceCost(0, 0.0, sizes[name], depth=7)) for name, each in zoo.items()}
+    given = Given(stated_accuracy={"near": 0.9})
+    ranking = rank_sources(zoo, IDS, LABELS, metric="parc", given=given)
+    assert {row.name: dict(row.baselines) for row in ranking.sources} == {
+        "near": {"params": 1_000, "depth": 7, "stated-accuracy": 0.9},
+        "fair": {"params": 2_000, "depth": 7},
+        "noise": {"params": 3_000, "depth": 7},
+    }
+    assert ranking.agreement["parc"]["params"] == -1
+    assert ranking.agreement["parc"]["depth"] is None  # says the same of all
+    by_size = rank_sources(zoo, IDS, LABELS, metric="params")
+    assert [row.name for row in by_size.sources] == ["noise", "fair", "near"]
+    assert by_size.sources[0].scores["params"].ci95 is None
+    stated = rank_sources(zoo, IDS, LABELS, metric="stated-accuracy", given=given)
+    assert "needs stated_accuracy" in stated.sources[-1].error
+
+
+def test_metrics_with_further_needs(zoo):
+    reference = np.eye(CLASSES)[LABELS] + 0.1 * np.random.default_rng(3).normal(size=(IMAGES, CLASSES))
+    without = rank_sources(zoo, IDS, LABELS, metric="rsa")
+    assert "needs reference_features" in without.sources[0].error
+    ranking = rank_sources(zoo, IDS, LABELS, metric="rsa", given=Given(reference_features=reference))
+    assert [row.name for row in ranking.sources] == ["near", "fair", "noise"]
+    assert ranking.sources[0].scores["rsa"].ci95 is not None
+
+
+@pytest.mark.parametrize("name", sorted(RANKERS))
+def test_rankers_rank_and_leave_out_who_fails(zoo, name):
+    zoo["broken"] = make_source("broken", 9.0)
+    zoo["broken"].features[:] = np.nan
+    ranking = rank_sources(zoo, IDS, LABELS, metric=name, draws=4, permutations=0)
+    assert ranking.sources[0].name == "near"
+    assert "NaN" in ranking.sources[-1].error
+    assert ranking.sources[0].scores[name].ci95 is not None
+
+
+def test_progress_reaches_its_total(zoo):
+    seen = []
+    rank_sources(zoo, IDS, LABELS, metric="parc", also=["knn"], progress=lambda *state: seen.append(state))
+    task, done, total = seen[-1]
+    assert task == "similarity"
+    assert done == total == len(seen)
 
 
 def test_importing_potstill_does_not_import_the_metrics():

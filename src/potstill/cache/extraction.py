@@ -114,7 +114,10 @@ def extract_source(
         label_space="clusters" if logits is None else "source",
         classes=spec.classes,
         cost=SourceCost(
-            forwards=computer.forwards, seconds=time.perf_counter() - started, params=manifest["source"]["params"]
+            forwards=computer.forwards,
+            seconds=time.perf_counter() - started,
+            params=manifest["source"]["params"],
+            depth=manifest["source"].get("depth"),  # not noted by version 0.1
         ),
         key=store.key,
     )
@@ -165,6 +168,7 @@ def _first_manifest(computer: RowComputer, fields: Mapping[str, Any], batch_size
         "source": {
             "name": source.name,
             "params": source.params,
+            "depth": source.depth,
             "feature_dim": source.feature_dim,
             "num_classes": source.num_classes,
         },

@@ -20,10 +20,9 @@ from potstill.pipeline.preparation import (
     Material,
     gather_material,
     open_configured,
-    rank_material,
-    ranking_record,
     without_sources,
 )
+from potstill.pipeline.ranking import rank_material, ranking_record
 from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
 from potstill.pipeline.source_use import source_weights

@@ -1,4 +1,4 @@
-"""From a data folder and a zoo to cached source outputs and a ranking."""
+"""From a data folder and a zoo to cached source outputs, and what a configuration leaves open."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from potstill.cache import default_cache_dir, extract_outputs
 from potstill.config import RunConfig, check_data_path
-from potstill.data import open_target, scoring_ids
+from potstill.data import open_target
 from potstill.errors import UsageError
 from potstill.models import create_model, preprocessing_of, pretrained_cfg_of
-from potstill.similarity import rank_sources
 from potstill.sources import load_zoo
-from potstill.types import Preprocessing, Progress, Ranking, SourceOutputs, Target, Zoo, no_progress
+from potstill.types import Preprocessing, Progress, SourceOutputs, Target, Zoo, no_progress
 
 log = logging.getLogger(__name__)
 
-INTERVAL_DRAWS = 40
 SHORTEST_RUN, LONGEST_RUN, DEFAULT_EPOCHS = 300, 2000, 40
 
 
@@ -116,55 +113,6 @@ def _without_folder(zoo: Zoo, name: str, reason: str) -> str:
 def without_sources(target: Target) -> Material:
     """The material of methods that use no source: no zoo is opened and no image is shown to one."""
     return Material(target, Zoo("none", {}), {}, {})
-
-
-def rank_material(material: Material, target: Target, config: RunConfig, *, intervals: bool = True) -> Ranking:
-    """Rank the sources on the labeled training images of `target` (a label draw of the material's target)."""
-    metric, *also = [name.strip() for name in config.metric.split(",")]
-    if not material.zoo.sources:
-        return Ranking(metric, 0, ())
-    ids = scoring_ids(target, limit=config.scoring_images, seed=config.seed)
-    return rank_sources(
-        material.outputs,
-        ids,
-        target.labels_of(ids),
-        metric=metric,
-        also=tuple(also),
-        errors=material.errors,
-        interval_draws=INTERVAL_DRAWS if intervals else 0,
-        seed=config.seed,
-    )
-
-
-def ranking_record(ranking: Ranking, material: Material) -> dict[str, Any]:
-    """The ranking as the JSON of `potstill rank`."""
-    rows = []
-    for row in ranking.sources:
-        outputs = material.outputs.get(row.name)
-        scores = {name: {"score": s.score, "ci95": s.ci95, "error": s.error} for name, s in row.scores.items()}
-        own = row.scores.get(ranking.metric)
-        rows.append(
-            {
-                "name": row.name,
-                "score": row.score,
-                "ci95": own.ci95 if own else None,
-                "scores": scores,
-                "rank_probability": None,
-                "seconds": round(row.seconds, 4),
-                "extract_seconds": round(outputs.cost.seconds, 3) if outputs else None,
-                "params": outputs.cost.params if outputs else None,
-                "license": material.zoo.sources[row.name].license,
-                "error": row.error,
-            }
-        )
-    return {
-        "schema": 1,
-        "target": material.target.name,
-        "metric": ranking.metric,
-        "scoring_images": ranking.scoring_images,
-        "forwards": material.forwards,
-        "sources": rows,
-    }
 
 
 def resolve_config(config: RunConfig, target: Target) -> RunConfig:

@@ -8,7 +8,8 @@ from typing import Any
 from potstill.config import RunConfig, config_record
 from potstill.data import target_fingerprint, write_splits
 from potstill.errors import UsageError
-from potstill.pipeline.preparation import Material, ranking_record
+from potstill.pipeline.preparation import Material
+from potstill.pipeline.ranking import ranking_record
 from potstill.reporting import environment_record, read_json, write_json, write_lines, write_predictions, write_yaml
 from potstill.training.loop import Trained
 from potstill.types import Evaluation, Ranking, SourceWeights, Target

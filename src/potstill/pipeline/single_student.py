@@ -10,9 +10,9 @@ from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.preparation import (
     gather_material,
     open_configured,
-    rank_material,
     without_sources,
 )
+from potstill.pipeline.ranking import rank_material
 from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
 from potstill.pipeline.source_use import source_weights
@@ -49,7 +49,7 @@ def _train(data: Path, output: Path, config: RunConfig, choice: MethodChoice, pr
     config = settle_config(config, target, data=data, output=output, command=command)
     if not finished_on(output, target):
         material = gather_material(target, config, progress) if choice.method.scheme else without_sources(target)
-        ranking = rank_material(material, target, config)
+        ranking = rank_material(material, target, config, progress=progress)
         source_weights(choice, ranking, config)
         run = train_method(choice.name, target, material, ranking, config, directory=output, progress=progress)
         record = {**run.record, "schema": 1, "target": target.name, "classes": list(target.classes)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 from potstill.cache import default_cache_dir, extract_outputs
 from potstill.config import RunConfig, build_config
 from potstill.data import scoring_ids
-from potstill.pipeline.preparation import Material, device_of, rank_material, resolve_config
+from potstill.pipeline.preparation import Material, device_of, resolve_config
+from potstill.pipeline.ranking import rank_material
 from potstill.pipeline.student_runs import StudentRun, train_method
 from potstill.reporting import claim_directory
-from potstill.similarity import rank_sources
+from potstill.similarity import AnyMetric, rank_sources
 from potstill.types import Progress, Ranking, SourceOutputs, SourceSpec, SourceWeights, Target, Zoo, no_progress
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,8 @@ def rank(
     outputs: Mapping[str, SourceOutputs],
     target: Target,
     *,
-    metric: str | Callable[..., float] = "parc",
-    also: Sequence[str] = (),
+    metric: AnyMetric = "auto",
+    also: Sequence[AnyMetric] = (),
     scoring_images: int = 500,
     seed: int = 0,
 ) -> Ranking:
@@ -68,8 +69,8 @@ def rank(
     Args:
         outputs: source name -> its outputs.
         target: only labels of its labeled training images are read.
-        metric: a name of `potstill.similarity.SIMILARITIES`, `module:function`, or a function
-            (features, labels) -> float.
+        metric: `auto`, a name of `potstill.similarity.SIMILARITIES`, `RANKERS` or `BASELINES`, `module:function`, or a
+            function (features, labels) -> float.
         also: further metrics to compute beside it.
         scoring_images: cap of the stratified sample.
         seed: of the sample.
@@ -114,7 +115,7 @@ def distill(
             directory = output
             claim_directory(directory, overwrite=overwrite, resume=False)
         config = replace(config, seed=target.split.seed)
-        ranking = rank_material(material, target, config, intervals=False)
+        ranking = rank_material(material, target, config, scores_only=True)
         return train_method(
             "weighted", target, material, ranking, config, directory=directory, weights=weights, progress=progress
         )

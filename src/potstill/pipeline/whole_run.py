@@ -13,7 +13,8 @@ from potstill.config import RunConfig
 from potstill.data import cross_validation_folds
 from potstill.errors import DataError, UsageError
 from potstill.pipeline.methods import parse_method
-from potstill.pipeline.preparation import Material, gather_material, open_configured, rank_material, ranking_record
+from potstill.pipeline.preparation import Material, gather_material, open_configured
+from potstill.pipeline.ranking import rank_material, ranking_record, with_companions
 from potstill.pipeline.relatedness import Relatedness, judge_relatedness
 from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
@@ -75,7 +76,7 @@ def _run(
     command = {"command": "run", "method": method, "cross_validate": small}
     config = settle_config(config, target, data=data, output=output, command=command)
     material = gather_material(target, config, progress)
-    ranking = rank_material(material, target, config)
+    ranking = rank_material(material, target, with_companions(config), progress=progress)
     verdict = judge_relatedness(material, target, ranking, config)
     chosen = _choose(method, verdict, target)
     source_weights(parse_method(chosen), ranking, config)
@@ -155,7 +156,7 @@ def _cross_validate(
             if not finished_on(directory, fold):
                 directory.mkdir(parents=True, exist_ok=True)
                 fold_config = replace(config, seed=repeat)
-                ranking = rank_material(material, fold, fold_config, intervals=False)
+                ranking = rank_material(material, fold, fold_config, scores_only=True)
                 train_method(method, fold, material, ranking, fold_config, directory=directory, progress=progress)
             result = read_json(directory / "results.json")
             right += result["accuracy"] * len(fold.split.test)

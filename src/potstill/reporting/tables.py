@@ -11,34 +11,23 @@ from rich.text import Text
 
 from potstill.reporting._wording import MISSING, average, count, duration, finished_runs, interval, points, score
 
-METRICS_BESIDE = 2
-
 
 def ranking_table(ranking: Mapping[str, Any]) -> Table:
     """The sources of a `rank` JSON, best first: score and interval, how often first, size, time, license.
 
-    A source that failed comes last, and its error stands below the table. Up to two more metrics beside the ranking's
-    own get a column here; more of them get a table of their own (`metrics_table`).
+    A source that failed comes last, and its error stands below the table. The other metrics are in `metrics_table`.
     """
-    metric = ranking["metric"]
-    others = _other_metrics(ranking)
-    others = others if len(others) <= METRICS_BESIDE else []
     resampled = any(row.get("rank_probability") is not None for row in ranking["sources"])
     table = _empty(f"{len(ranking['sources'])} sources, scored on {ranking['scoring_images']} labeled images")
     table.add_column("", justify="right")
     table.add_column("source", overflow="fold")
-    table.add_column(metric, justify="right")
-    table.add_column("95 %", justify="right")
-    for name in others:
-        table.add_column(name, justify="right")
-    for title in (*(("first",) if resampled else ()), "params", "time"):
+    titles = (ranking["metric"], "95 %", *(("first",) if resampled else ()), "params", "time")
+    for title in titles:
         table.add_column(title, justify="right")
     table.add_column("license", no_wrap=True, overflow="ellipsis", max_width=14)
     for position, row in enumerate(ranking["sources"], start=1):
         if row.get("score") is None:
-            table.add_row(
-                MISSING, Text(row["name"]), Text("failed", style="red"), *[MISSING] * (len(others) + 4 + resampled)
-            )
+            table.add_row(MISSING, Text(row["name"]), Text("failed", style="red"), *[MISSING] * len(titles))
             continue
         ends, first = row.get("ci95"), row.get("rank_probability")
         table.add_row(
@@ -46,7 +35,6 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
             Text(row["name"], style="bold" if position == 1 else ""),
             score(row["score"]),
             MISSING if ends is None else f"{ends[0]:.2f}..{ends[1]:.2f}",
-            *[score(((row.get("scores") or {}).get(name) or {}).get("score")) for name in others],
             *([MISSING if first is None else f"{100 * first:.0f} %"] if resampled else []),
             count(row.get("params")),
             duration(_total(row.get("seconds"), row.get("extract_seconds"))),
@@ -59,23 +47,38 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
 
 
 def metrics_table(ranking: Mapping[str, Any]) -> Table | None:
-    """Every metric of a `rank` JSON that `ranking_table` has no room for; None if there is none."""
-    others = _other_metrics(ranking)
-    if len(others) <= METRICS_BESIDE:
+    """Every metric of a `rank` JSON side by side with what is known without images; None with nothing to compare.
+
+    The last row is the agreement of each column with the metric that ranks: Kendall's tau, 1 for the same order.
+    """
+    metrics = list(dict.fromkeys(name for row in ranking["sources"] for name in row.get("scores") or {}))
+    baselines = list(dict.fromkeys(name for row in ranking["sources"] for name in row.get("baselines") or {}))
+    if len(metrics) < 2:
         return None
-    table = _empty("Further metrics; higher is better, scores of different metrics do not compare")
+    table = _empty("Metrics side by side; higher is better, scores of different metrics do not compare")
     table.add_column("source", overflow="fold")
-    for name in others:
+    for name in (*metrics, *baselines):
         table.add_column(name, justify="right")
     for row in ranking["sources"]:
-        scores = row.get("scores") or {}
-        table.add_row(Text(row["name"]), *[score((scores.get(name) or {}).get("score")) for name in others])
+        scores, known = row.get("scores") or {}, row.get("baselines") or {}
+        table.add_row(
+            Text(row["name"]),
+            *[score((scores.get(name) or {}).get("score")) for name in metrics],
+            *[_known(known.get(name)) for name in baselines],
+        )
+    agreement = (ranking.get("agreement") or {}).get(ranking["metric"])
+    if agreement:
+        table.add_section()
+        cells = [
+            MISSING if agreement.get(name) is None else f"{agreement[name]:+.2f}" for name in (*metrics, *baselines)
+        ]
+        table.add_row(Text(f"agreement with {ranking['metric']}", style="italic"), *cells)
     return table
 
 
-def _other_metrics(ranking: Mapping[str, Any]) -> list[str]:
-    names = (name for row in ranking["sources"] for name in row.get("scores") or {})
-    return [name for name in dict.fromkeys(names) if name != ranking["metric"]]
+def _known(value: float | None) -> str:
+    """A count, or a share: what a baseline says."""
+    return MISSING if value is None else f"{value:.2f}" if 0 < value < 1 else count(int(value))
 
 
 def comparison_table(results: Mapping[str, Any], *, against: Sequence[str] = ("transfer", "fixmatch")) -> Table:

@@ -17,10 +17,10 @@ def ranking_verdict(ranking: Mapping[str, Any]) -> str:
 
     `ranking` is the JSON of `potstill rank`.
 
-    >>> ranking_verdict({"metric": "parc", "scoring_images": 60, "sources": [
-    ...     {"name": "letters", "score": 0.62, "rank_probability": 0.9, "error": None},
-    ...     {"name": "birds", "score": 0.4, "rank_probability": 0.1, "error": None}]})
-    'letters is the most related source (parc 0.620), before birds (0.400). It comes first in 90 % of the resamples.'
+    >>> ranking_verdict({"metric": "parc", "scoring_images": 60, "resamples": 200, "decided": True, "sources": [
+    ...     {"name": "letters", "score": 0.62, "rank_probability": 0.98, "error": None},
+    ...     {"name": "birds", "score": 0.4, "rank_probability": 0.02, "error": None}]})
+    'letters is the most related source (parc 0.620), before birds (0.400). It comes first in 98 % of the resamples.'
     """
     scored = [source for source in ranking["sources"] if source.get("score") is not None]
     failed = [source for source in ranking["sources"] if source.get("score") is None]
@@ -28,18 +28,38 @@ def ranking_verdict(ranking: Mapping[str, Any]) -> str:
     if scored:
         first = scored[0]
         before = f", before {scored[1]['name']} ({score(scored[1]['score'])})" if len(scored) > 1 else ""
-        sentences.append(
-            f"{first['name']} is the most related source ({ranking['metric']} {score(first['score'])}){before}."
-        )
-        sureness = first.get("rank_probability")
-        if sureness is not None and len(scored) > 1:
-            sentences.append(f"It comes first in {100 * sureness:.0f} % of the resamples.")
+        most = "the only source with a score" if len(scored) == 1 else "the most related source"
+        sentences.append(f"{first['name']} is {most} ({ranking['metric']} {score(first['score'])}){before}.")
+        sentences += _sentences_on_sureness(ranking, scored)
     else:
         sentences.append("No source has a score.")
     if failed:
         reasons = [f"{source['name']} ({source.get('error') or 'no reason recorded'})" for source in failed]
         sentences.append(f"Without a score: {listing(reasons)}.")
     return " ".join(sentences)
+
+
+def _sentences_on_sureness(ranking: Mapping[str, Any], scored: list[Mapping[str, Any]]) -> list[str]:
+    """Whether the first place is decided, and whether any source is related at all."""
+    sentences = []
+    first = scored[0].get("rank_probability")
+    if len(scored) > 1 and first is not None:
+        sentences.append(f"It comes first in {100 * first:.0f} % of the resamples.")
+        tied = ranking.get("tied_with_first") or []
+        if ranking.get("decided") is False:
+            rivals = f": {listing(tied)} cannot be told apart from it" if tied else ""
+            sentences.append(f"The first place is not decided{rivals}; more labels would tell.")
+    elif len(scored) > 1 and ranking.get("resamples") == 0:
+        sentences.append(
+            "With so few labels a class nothing can be said about how sure this order is: nothing is decidable."
+        )
+    lowest = min((source["p_value"] for source in scored if source.get("p_value") is not None), default=None)
+    if ranking.get("related") is False and lowest is not None:
+        sentences.append(
+            f"No source is clearly related to the target: with shuffled labels some source scores as high in "
+            f"{100 * lowest:.0f} % of {ranking['permutations']} trials."
+        )
+    return sentences
 
 
 def comparison_verdict(results: Mapping[str, Any]) -> str:

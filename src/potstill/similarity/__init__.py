@@ -4,15 +4,35 @@ Every metric takes the outputs of one source for the labeled images, and the lab
 better, or raises `SimilarityError`. `rank_sources` applies metrics to the cached outputs of many sources.
 """
 
+from potstill.similarity._baselines import BASELINES
 from potstill.similarity._cka import cka
 from potstill.similarity._hscore import hscore
 from potstill.similarity._knn import knn
 from potstill.similarity._leep import leep
 from potstill.similarity._logme import logme
-from potstill.similarity._metric import Metric
+from potstill.similarity._metric import Metric, Ranker
 from potstill.similarity._nce import nce
 from potstill.similarity._parc import parc
-from potstill.similarity._ranking import rank_sources
-from potstill.similarity._registry import SIMILARITIES
+from potstill.similarity._ranking import Given, rank_sources
+from potstill.similarity._registry import AUTO, AUTO_BESIDE, RANKERS, SIMILARITIES, AnyMetric, find_metric
 
-__all__ = ["SIMILARITIES", "Metric", "cka", "hscore", "knn", "leep", "logme", "nce", "parc", "rank_sources"]
+__all__ = [
+    "AUTO",
+    "AUTO_BESIDE",
+    "BASELINES",
+    "RANKERS",
+    "SIMILARITIES",
+    "AnyMetric",
+    "Given",
+    "Metric",
+    "Ranker",
+    "cka",
+    "find_metric",
+    "hscore",
+    "knn",
+    "leep",
+    "logme",
+    "nce",
+    "parc",
+    "rank_sources",
+]

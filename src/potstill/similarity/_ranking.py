@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from potstill.errors import SimilarityError, SourceError, UsageError
-from potstill.similarity._checks import check_labels
-from potstill.similarity._metric import Metric
-from potstill.similarity._registry import find_metric
-from potstill.types import MetricScore, RankedSource, Ranking, SourceOutputs
+from potstill.errors import SourceError, UsageError
+from potstill.similarity._agreement import agreement_of
+from potstill.similarity._baselines import BASELINES
+from potstill.similarity._checks import Float64s, Int64s, check_labels
+from potstill.similarity._metric import Metric, Ranker
+from potstill.similarity._permutation import p_values, shuffled_labels
+from potstill.similarity._registry import AnyMetric, find_metric
+from potstill.similarity._resampling import (
+    Halves,
+    deviations_of,
+    draw_halves,
+    interval_around,
+    quantile_of,
+    rank_probabilities,
+    size_of_halves,
+    tied_with_first,
+    variance_of,
+)
+from potstill.similarity._scoring import Column
+from potstill.types import MetricScore, Progress, RankedSource, Ranking, SourceOutputs, no_progress
 
 if TYPE_CHECKING:
     from potstill.similarity._checks import Array
 
-Values = dict[str, npt.NDArray[Any]]
-MOST_IMAGES_DRAWN = 1000  # keeps the interval cheap for large scoring sets; the width is rescaled for it
+DRAWS, PERMUTATIONS = 100, 99  # of a metric that is prepared for them
+FEW_DRAWS, FEW_PERMUTATIONS = 20, 19  # of others; 19 is the fewest that can show a p-value of 0.05
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a metric may need beside the outputs of the sources.
+
+    `reference_features` `(N, E)` are another model's features of the scoring images, in their order, for all sources;
+    `random_features` those of each source's architecture with random weights; `stated_accuracy` that of each source's
+    card.
+    """
+
+    reference_features: Array | None = None
+    random_features: Mapping[str, Array] = field(default_factory=dict)
+    stated_accuracy: Mapping[str, float] = field(default_factory=dict)
 
 
 def rank_sources(
@@ -27,11 +57,14 @@ def rank_sources(
     scoring_ids: Sequence[str],
     labels: Array,
     *,
-    metric: str | Callable[..., float] | Metric = "parc",
-    also: Sequence[str | Callable[..., float] | Metric] = (),
+    metric: AnyMetric = "auto",
+    also: Sequence[AnyMetric] = (),
     errors: Mapping[str, str] | None = None,
-    interval_draws: int = 40,
+    given: Given | None = None,
+    draws: int | None = None,
+    permutations: int | None = None,
     seed: int = 0,
+    progress: Progress = no_progress,
 ) -> Ranking:
     """Score every source on the scoring set and sort, best first; sources that failed come last.
 
@@ -42,15 +75,20 @@ def rank_sources(
         outputs: source name -> its cached outputs, which hold all scoring images.
         scoring_ids: image ids of the scoring set (labeled training images).
         labels: `(N,)`, any integers, in the order of `scoring_ids`.
-        metric: what sorts: a key of `SIMILARITIES`, a `function(features, labels)`, its `module:function`, or a
-            `Metric` that says what it needs.
+        metric: what sorts: `auto`, a key of `SIMILARITIES`, `RANKERS` or `BASELINES`, a `function(features, labels)`,
+            its `module:function`, or a `Metric` or `Ranker` that says what it needs.
         also: further metrics to report.
         errors: source name -> why there are no outputs; these sources are listed as failed.
-        interval_draws: subsamples for the 95 % interval of `metric`; 0 for no interval.
-        seed: of the subsamples; the same draws serve all sources.
+        given: what some metrics need beside the outputs.
+        draws: times that the scoring set is halved for the uncertainty of `metric`, at most 20 of them for each of
+            `also`; None for 100, or 20 where the metric is slow; 0 for no intervals.
+        permutations: shuffled labelings for the p-values of `metric`; None for 99, or 19 where the metric is slow; 0
+            for none.
+        seed: of draws and permutations; the same ones serve all sources.
+        progress: told how many (metric, source) pairs are done.
 
     Returns:
-        A `Ranking`; scores have an interval where the scoring set allows one (some class with 3 images).
+        A `Ranking`. Intervals and rank probabilities are there where most labeled images lie in classes with 4 of them.
 
     Raises:
         UnknownNameError: no such metric.
@@ -58,114 +96,151 @@ def rank_sources(
         SourceError: outputs lack a scoring image.
         UsageError: scoring ids and labels do not match, or there is no source.
     """
-    main_name, main = find_metric(metric)
-    metrics = {main_name: main}
-    for name, other in map(find_metric, also):
-        if metrics.setdefault(name, other) != other:
-            raise UsageError(f"Two metrics have the name '{name}'; give the functions different names.")
+    metrics = _named(metric, also)
     errors = dict(errors or {})
     if not outputs and not errors:
         raise UsageError("No source to rank; give outputs of at least one source.")
-    index, _ = check_labels(labels, metric="ranking", min_images=2)
+    index, counts = check_labels(labels, metric="ranking", min_images=2)
     if len(index) != len(scoring_ids) or len(set(scoring_ids)) != len(scoring_ids):
         raise UsageError(
             f"Expected one label for each of {len(scoring_ids)} different scoring images, got {len(index)} labels for "
             f"{len(set(scoring_ids))} different images."
         )
-    draws = _draw_subsamples(index, interval_draws, seed)
+    values = {
+        name: _values_of(name, outputs[name], scoring_ids, index, given or Given())
+        for name in outputs
+        if name not in errors
+    }
+    (main_name, main), *others = metrics.items()
+    asked = _Asked.of(main, draws, permutations)
+    halves = draw_halves(index, asked.draws, seed=seed) if main.looks_at_images else []
+    labelings = shuffled_labels(index, asked.permutations, seed=seed) if main.looks_at_images else []
+    total = len(values) * (len(metrics) * (2 if halves else 1) + bool(labelings))
+    advance = _Counter(progress, total)
+
+    column = _Judged(Column(main_name, main, values, index, advance), halves, len(counts), advance)
+    null = column.scored.shuffled(labelings, advance) if labelings else []
+    few = [] if draws == 0 else halves[:FEW_DRAWS]
+    columns = [
+        column,
+        *(_Judged(Column(name, each, values, index, advance), few, len(counts), advance) for name, each in others),
+    ]
+    baselines = {name: Column(name, each, values, index).scores for name, each in BASELINES.items()}
+
+    scores = column.scored.scores
+    ranks = rank_probabilities(scores, column.deviations)
+    chances = p_values(scores, null)
     rows = [
-        _rank_one(name, outputs[name], scoring_ids, index, metrics, draws) for name in outputs if name not in errors
+        RankedSource(
+            name=name,
+            score=scores.get(name),
+            scores={each.scored.name: each.score_of(name) for each in columns},
+            seconds=sum(each.scored.seconds[name] for each in columns),
+            error=column.scored.errors.get(name),
+            baselines={baseline: known[name] for baseline, known in baselines.items() if name in known},
+            rank_probabilities=None if ranks is None or name not in ranks else tuple(map(float, ranks[name])),
+            p_value=chances.get(name),
+        )
+        for name in values
     ]
     rows += [RankedSource(name, None, {}, 0.0, error) for name, error in errors.items()]
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.name))
-    return Ranking(main_name, len(index), tuple(rows))
+    return Ranking(
+        metric=main_name,
+        scoring_images=len(index),
+        sources=tuple(rows),
+        tied_with_first=() if ranks is None else tied_with_first(scores, column.deviations, column.quantile),
+        resamples=0 if ranks is None else 2 * len(halves),
+        permutations=len(labelings) if chances else 0,
+        agreement=agreement_of({each.scored.name: each.scored.scores for each in columns} | baselines),
+    )
 
 
-def _rank_one(
-    name: str,
-    source: SourceOutputs,
-    scoring_ids: Sequence[str],
-    index: npt.NDArray[np.int64],
-    metrics: Mapping[str, Metric],
-    draws: Sequence[npt.NDArray[np.int64]],
-) -> RankedSource:
-    """All metrics of one source; the first of them ranks, and has an interval."""
-    start = time.perf_counter()
-    values = _values_of(name, source, scoring_ids, index)
-    scores: dict[str, MetricScore] = {}
-    for metric_name, metric in metrics.items():
-        try:
-            score = _compute(metric_name, metric, values)
-        except SimilarityError as error:
-            scores[metric_name] = MetricScore(None, str(error))
-            continue
-        interval = None if scores else _interval(metric_name, metric, values, score, draws)
-        scores[metric_name] = MetricScore(score, None, interval)
-    main = next(iter(scores.values()))
-    return RankedSource(name, main.score, scores, time.perf_counter() - start, main.error)
+@dataclass(frozen=True)
+class _Asked:
+    """How many draws and permutations the ranking metric gets."""
+
+    draws: int
+    permutations: int
+
+    @staticmethod
+    def of(metric: Metric | Ranker, draws: int | None, permutations: int | None) -> _Asked:
+        fast = metric.prepare is not None
+        usual, usual_permutations = (DRAWS, PERMUTATIONS) if fast else (FEW_DRAWS, FEW_PERMUTATIONS)
+        return _Asked(usual if draws is None else draws, usual_permutations if permutations is None else permutations)
 
 
-def _values_of(name: str, source: SourceOutputs, scoring_ids: Sequence[str], index: npt.NDArray[np.int64]) -> Values:
-    """What the source says about the scoring images, by the names that `Metric.needs` uses."""
+class _Judged:
+    """A column with the uncertainty of its scores."""
+
+    def __init__(self, column: Column, halves: Sequence[Halves], classes: int, advance: Callable[[], None]) -> None:
+        self.scored = column
+        self.variances: dict[str, float] = {}
+        self.deviations: dict[str, Float64s] = {}
+        self.quantile = quantile_of(halves, classes) if halves else math.nan
+        if not halves or not column.metric.looks_at_images:
+            return
+        size = size_of_halves(halves)
+        for name, scores in column.halved(halves, advance).items():
+            variance = variance_of(scores, images=column.images, images_in_half=size, pairwise=column.metric.pairwise)
+            if variance is not None:
+                self.variances[name] = variance
+                self.deviations[name] = deviations_of(scores, variance)
+
+    def score_of(self, source: str) -> MetricScore:
+        """Score and interval of one source, or why there is none."""
+        if source in self.scored.errors:
+            return MetricScore(None, self.scored.errors[source])
+        score = self.scored.scores[source]
+        if source not in self.variances:
+            return MetricScore(score)
+        return MetricScore(
+            score, None, interval_around(score, self.variances[source], self.quantile, self.scored.metric.bounds)
+        )
+
+
+class _Counter:
+    """Counts (metric, source) pairs for the user."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self) -> None:
+        self._done = min(self._done + 1, self._total)
+        self._progress("similarity", self._done, self._total)
+
+
+def _named(metric: AnyMetric, also: Sequence[AnyMetric]) -> dict[str, Metric | Ranker]:
+    """The metrics by name, that of the ranking first."""
+    name, main = find_metric(metric)
+    metrics = {name: main}
+    for name, other in map(find_metric, also):
+        if metrics.setdefault(name, other) != other:
+            raise UsageError(f"Two metrics have the name '{name}'; give the functions different names.")
+    return metrics
+
+
+def _values_of(
+    name: str, source: SourceOutputs, scoring_ids: Sequence[str], index: Int64s, given: Given
+) -> dict[str, npt.NDArray[Any]]:
+    """What is known of the source and the scoring images, by the names that `Metric.needs` uses."""
     try:
         rows = source.rows(scoring_ids)
     except KeyError as error:
         raise SourceError(
             f"The outputs of source '{name}' lack scoring image {error}; extract the source over all labeled images."
         ) from error
-    values: Values = {"labels": index}
+    values: dict[str, npt.NDArray[Any]] = {"labels": index}
     if source.features is not None:
         values["features"] = np.asarray(source.features[rows])
     if source.logits is not None:
         values["probs"] = source.logits.probs(rows)
-    return values
-
-
-def _compute(name: str, metric: Metric, values: Values) -> float:
-    missing = [need for need in metric.needs if need not in values]
-    if missing:
-        why = "has no classifier" if "probs" in missing else "stores none"
-        raise SimilarityError(f"{name}: needs {' and '.join(missing)}, but this source {why}.")
-    score = float(metric.function(*(values[need] for need in metric.needs)))
-    if not np.isfinite(score):
-        raise SimilarityError(f"{name}: returned {score}, not a finite number.")
-    return score
-
-
-def _draw_subsamples(index: npt.NDArray[np.int64], draws: int, seed: int) -> list[npt.NDArray[np.int64]]:
-    """Rows of stratified subsamples: half of each class, at least 2 where it has 2, drawn WITHOUT replacement.
-
-    With replacement an image would meet copies of itself, which pairwise metrics take for perfect neighbours.
-    """
-    counts = np.bincount(index)
-    wanted = np.ceil(counts * min(0.5, MOST_IMAGES_DRAWN / len(index))).astype(np.int64)
-    sizes = np.minimum(np.maximum(wanted, 2), counts)
-    if sizes.sum() == len(index):
-        return []
-    generator = np.random.default_rng(seed)
-    members = [np.flatnonzero(index == label) for label in range(len(counts))]
-    return [
-        np.concatenate([generator.permutation(rows)[:size] for rows, size in zip(members, sizes, strict=True)])
-        for _ in range(draws)
-    ]
-
-
-def _interval(
-    name: str, metric: Metric, values: Values, score: float, draws: Sequence[npt.NDArray[np.int64]]
-) -> tuple[float, float] | None:
-    """95 % interval around the score from the spread over subsamples; None if most subsamples have no score.
-
-    A subsample of a share f of the images, drawn without replacement, varies (1 - f) / f times as much as the whole
-    set does (finite population correction), so the variance is rescaled by f / (1 - f).
-    """
-    drawn: list[float] = []
-    for rows in draws:
-        try:
-            drawn.append(_compute(name, metric, {need: array[rows] for need, array in values.items()}))
-        except SimilarityError:
-            continue
-    if len(drawn) < 2 or len(drawn) < len(draws) / 2:
-        return None
-    share = len(draws[0]) / len(values["labels"])
-    half_width = 1.96 * float(np.std(drawn, ddof=1)) * np.sqrt(share / (1 - share))
-    return float(score - half_width), float(score + half_width)
+        values["logits"] = source.logits.logits(rows)
+    known = {
+        "reference_features": given.reference_features,
+        "random_features": given.random_features.get(name),
+        "params": source.cost.params,
+        "depth": source.cost.depth,
+        "stated_accuracy": given.stated_accuracy.get(name),
+    }
+    return values | {need: np.asarray(value) for need, value in known.items() if value is not None}

@@ -6,50 +6,70 @@ import importlib
 from collections.abc import Callable
 
 from potstill.errors import UnknownNameError, unknown_name
+from potstill.similarity._baselines import BASELINES
 from potstill.similarity._cka import cka
 from potstill.similarity._hscore import hscore
 from potstill.similarity._knn import knn
 from potstill.similarity._leep import leep
 from potstill.similarity._logme import logme
-from potstill.similarity._metric import Metric
+from potstill.similarity._metric import Metric, Ranker
 from potstill.similarity._nce import nce
 from potstill.similarity._parc import parc
+from potstill.similarity._prepared import prepare_cka, prepare_knn, prepare_parc
 
 SIMILARITIES: dict[str, Metric] = {
-    "parc": Metric(parc, needs=("features", "labels")),
-    "cka": Metric(cka, needs=("features", "labels")),
-    "knn": Metric(knn, needs=("features", "labels")),
+    "parc": Metric(parc, pairwise=True, prepare=prepare_parc, bounds=(-1.0, 1.0)),
+    "cka": Metric(cka, pairwise=True, prepare=prepare_cka, bounds=(-1.0, 1.0)),
+    "knn": Metric(knn, prepare=prepare_knn, bounds=(0.0, 1.0)),
     "logme": Metric(logme, needs=("features", "labels")),
     "hscore": Metric(hscore, needs=("features", "labels")),
     "leep": Metric(leep, needs=("probs", "labels")),
     "nce": Metric(nce, needs=("probs", "labels")),
 }
 
+RANKERS: dict[str, Ranker] = {}
 
-def find_metric(metric: str | Callable[..., float] | Metric) -> tuple[str, Metric]:
-    """Name and metric of a registered name, a `Metric`, a `function(features, labels)` or its `module:function`."""
-    if isinstance(metric, Metric):
+
+AUTO = "parc"
+"""What `auto` stands for."""
+AUTO_BESIDE = ("knn", "logme", "leep")
+"""Shown beside it, to see whether metrics agree."""
+
+AnyMetric = str | Callable[..., float] | Metric | Ranker
+
+
+def find_metric(metric: AnyMetric) -> tuple[str, Metric | Ranker]:
+    """Name and metric of a registered name or `auto`, a `Metric` or `Ranker`, a `function(features, labels)` or its
+    `module:function`.
+    """
+    if isinstance(metric, Metric | Ranker):
         return _name_of(metric.function), metric
     if callable(metric):
-        return _name_of(metric), Metric(metric)
-    if metric in SIMILARITIES:
-        return metric, SIMILARITIES[metric]
-    if ":" not in metric:
-        raise unknown_name("metric", metric, SIMILARITIES)
-    module_name, _, function_name = metric.partition(":")
+        return _name_of(metric), _registered().get(_name_of(metric), Metric(metric))
+    name = AUTO if metric == "auto" else metric
+    if name in _registered():
+        return name, _registered()[name]
+    if ":" not in name:
+        raise unknown_name("metric", name, ["auto", *_registered()])
+    module_name, _, function_name = name.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UnknownNameError(f"Cannot import metric '{metric}' (module:function): {error}.") from error
-    if isinstance(function, Metric):
-        return metric, function
+        raise UnknownNameError(f"Cannot import metric '{name}' (module:function): {error}.") from error
+    if isinstance(function, Metric | Ranker):
+        return name, function
     if not callable(function):
-        raise UnknownNameError(f"Metric '{metric}' is a {type(function).__name__}; expected a function or a Metric.")
-    return metric, Metric(function)
+        raise UnknownNameError(f"Metric '{name}' is a {type(function).__name__}; expected a function or a Metric.")
+    return name, Metric(function)
 
 
-def _name_of(function: Callable[..., float]) -> str:
-    for name, metric in SIMILARITIES.items():
+def _registered() -> dict[str, Metric | Ranker]:
+    return {**SIMILARITIES, **RANKERS, **BASELINES}
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    registered: dict[str, Metric | Ranker] = {**SIMILARITIES, **RANKERS}
+    for name, metric in registered.items():
         if metric.function is function:
             return name
     return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__qualname__)}"

@@ -22,7 +22,8 @@ from potstill.types import Preprocessing, SourceSpec
 class FrozenSource:
     """A source in evaluation mode whose parameters take no gradient.
 
-    `num_classes` is Z, 0 without a classifier; `feature_dim` is D; `params` counts all parameters of the model.
+    `num_classes` is Z, 0 without a classifier; `feature_dim` is D; `params` counts all parameters of the model;
+    `depth` its convolution and linear layers, shortcuts included.
     """
 
     name: str
@@ -30,6 +31,7 @@ class FrozenSource:
     num_classes: int
     feature_dim: int
     params: int
+    depth: int
     classes: tuple[str, ...] | None
     device: str
     model: nn.Module = field(repr=False)
@@ -58,6 +60,21 @@ def open_source(spec: SourceSpec, *, device: str = "cpu", offline: bool = False)
     model name that does not exist.
     """
     return _kind_entry(spec)[1](spec, device, offline)
+
+
+def open_untrained(spec: SourceSpec, *, device: str = "cpu", seed: int = 0) -> FrozenSource:
+    """The architecture of a source with random weights and without a classifier: what it sees before it is trained.
+
+    Raises SourceError for a source whose architecture is not known by name.
+    """
+    if kind_of(spec.model) != "timm":
+        raise SourceError(
+            f"Source '{spec.name}' ({spec.model}) cannot be built with random weights; only timm/NAME can."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = create_model(spec.model, num_classes=0, image_size=spec.image_size)
+    return _frozen(spec, model, device)
 
 
 def source_identity(spec: SourceSpec) -> dict[str, Any]:
@@ -122,6 +139,9 @@ def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
     return flags
 
 
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
 def _open_timm(spec: SourceSpec, device: str, offline: bool) -> FrozenSource:
     _check_weights(spec)
     model = create_model(
@@ -134,9 +154,13 @@ def _open_timm(spec: SourceSpec, device: str, offline: bool) -> FrozenSource:
         offline=offline,
         allow_pickle=spec.allow_pickle,
     )
+    return _frozen(spec, model, device)
+
+
+def _frozen(spec: SourceSpec, model: nn.Module, device: str) -> FrozenSource:
     model = model.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     preprocessing = _timm_preprocessing(spec)
-    num_classes = int(model.num_classes)
+    num_classes = int(model.num_classes)  # type: ignore[arg-type]
     blank = torch.zeros(1, 3, preprocessing.image_size, preprocessing.image_size, device=device)
     features, _ = _forward(spec.name, model, blank, num_classes)
     return FrozenSource(
@@ -145,6 +169,7 @@ def _open_timm(spec: SourceSpec, device: str, offline: bool) -> FrozenSource:
         num_classes=num_classes,
         feature_dim=features.shape[1],
         params=sum(parameter.numel() for parameter in model.parameters()),
+        depth=sum(isinstance(layer, _LAYERS) for layer in model.modules()),
         classes=spec.classes,
         device=device,
         model=model,

@@ -1,0 +1,45 @@
+"""The artefacts that pass between stages. All are frozen; none does work.
+
+Tensor legend: N images, B batch, D feature dims, C target classes, Z source classes, S sources.
+"""
+
+from potstill.types._array import Floats, Ints, Rows
+from potstill.types._progress import Progress, no_progress
+from potstill.types._ranking import MetricScore, RankedSource, Ranking, SourceWeights
+from potstill.types._source import (
+    DenseLogits,
+    LabelSpace,
+    Preprocessing,
+    SourceCost,
+    SourceOutputs,
+    SourceSpec,
+    Zoo,
+)
+from potstill.types._student import Batch, Evaluation, Probe, ViewKind
+from potstill.types._target import BadImage, Split, Target
+
+__all__ = [
+    "BadImage",
+    "Batch",
+    "DenseLogits",
+    "Evaluation",
+    "Floats",
+    "Ints",
+    "LabelSpace",
+    "MetricScore",
+    "Preprocessing",
+    "Probe",
+    "Progress",
+    "RankedSource",
+    "Ranking",
+    "Rows",
+    "SourceCost",
+    "SourceOutputs",
+    "SourceSpec",
+    "SourceWeights",
+    "Split",
+    "Target",
+    "ViewKind",
+    "Zoo",
+    "no_progress",
+]

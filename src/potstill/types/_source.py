@@ -1,0 +1,142 @@
+"""The sources: how to load them, and what they said about the target's images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from potstill.types._array import Rows
+
+LabelSpace = Literal["source", "clusters", "target"]
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """How to load and feed one source; the keys of the zoo file, resolved. None means the model's own value.
+
+    `weights`, `file`, `features`, `logits` and `paths` are absolute here; the zoo file has them relative to itself.
+    """
+
+    name: str
+    model: str
+    weights: Path | None = None
+    num_classes: int | None = None
+    image_size: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    interpolation: str | None = None
+    crop: float | None = None
+    classes: tuple[str, ...] | None = None
+    license: str | None = None
+    trained_on: str | None = None
+    accuracy: Mapping[str, float | str] | None = None
+    file: Path | None = None
+    features_output: str | None = None
+    logits_output: str | None = None
+    callable: str | None = None
+    features: Path | None = None
+    logits: Path | None = None
+    paths: Path | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    url: str | None = None
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Evaluation transform of a model: resize the shorter side to image_size / crop, centre-crop, normalise.
+
+    Pixels are scaled to [0, 1] before mean and std.
+    `interpolation` is "bilinear", "bicubic", "lanczos" or "nearest"; `crop` is in (0, 1].
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+    crop: float = 1.0
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """Ordered mapping name -> SourceSpec."""
+
+    name: str
+    sources: Mapping[str, SourceSpec]
+
+    def __iter__(self) -> Iterator[SourceSpec]:
+        return iter(self.sources.values())
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+@dataclass(frozen=True)
+class DenseLogits:
+    """All Z logits of every image, stored as z - max(z) in float16 with the max and log-sum-exp beside them.
+
+    `shifted` `(N, Z)` float16, `maximum` `(N,)` float32, `log_sum_exp` `(N,)` float32 of the unshifted logits.
+    """
+
+    shifted: Rows
+    maximum: Rows
+    log_sum_exp: Rows
+
+    @property
+    def num_classes(self) -> int:
+        return self.shifted.shape[1]
+
+    def log_probs(self, rows: npt.NDArray[np.int64], temperature: float = 1.0) -> npt.NDArray[np.float32]:
+        """log softmax(z / temperature) of the given rows, `(len(rows), Z)` float32."""
+        scaled = np.asarray(self.shifted[rows], dtype=np.float32) / temperature
+        log_sum = np.log(np.exp(scaled).sum(axis=1, keepdims=True, dtype=np.float32))
+        return np.asarray(scaled - log_sum, dtype=np.float32)
+
+    def logits(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """z of the given rows, `(len(rows), Z)` float32, as exact as float16 differences to the largest one are."""
+        return np.asarray(self.shifted[rows], dtype=np.float32) + np.asarray(self.maximum[rows])[:, None]
+
+    def probs(self, rows: npt.NDArray[np.int64], temperature: float = 1.0) -> npt.NDArray[np.float32]:
+        """softmax(z / temperature) of the given rows, `(len(rows), Z)` float32."""
+        return np.exp(self.log_probs(rows, temperature))
+
+
+@dataclass(frozen=True)
+class SourceCost:
+    """What a source cost in this call: `forwards` counts images that went through the model, 0 if all were cached.
+
+    `params` counts its parameters; `depth` its convolution and linear layers, shortcuts included.
+    """
+
+    forwards: int
+    seconds: float
+    params: int | None
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
+class SourceOutputs:
+    """What one source says about the images: row i belongs to `image_ids[i]`.
+
+    `features` `(N, D)` float16 or None; `logits` over the source's Z classes or None (no classifier).
+    """
+
+    source: str
+    image_ids: tuple[str, ...]
+    features: Rows | None
+    logits: DenseLogits | None
+    label_space: LabelSpace
+    classes: tuple[str, ...] | None
+    cost: SourceCost
+    key: str
+
+    def rows(self, image_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Row numbers of the given images, int64."""
+        position = {image_id: row for row, image_id in enumerate(self.image_ids)}
+        return np.array([position[image_id] for image_id in image_ids], dtype=np.int64)

@@ -1,0 +1,53 @@
+"""Training and evaluation of probes and students."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+ViewKind = Literal["plain", "weak", "strong"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear classifier on features: logits = features @ coefficients + intercept, over the target classes.
+
+    `coefficients` `(D, C)`, `intercept` `(C,)`, float64. `penalty` is the L2 penalty that was chosen.
+    """
+
+    coefficients: npt.NDArray[np.float64]
+    intercept: npt.NDArray[np.float64]
+    penalty: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step's images, already augmented and normalised, float32 `(B, 3, H, W)`.
+
+    `pool_rows` `(M,)` int64 are positions in `Split.pool`; `pool_weak` and `pool_strong` are two views of those images
+    (either may be None when the method does not need it). `progress` goes from 0 to 1 over the run.
+    """
+
+    labeled_images: torch.Tensor
+    labels: torch.Tensor
+    pool_rows: torch.Tensor | None
+    pool_weak: torch.Tensor | None
+    pool_strong: torch.Tensor | None
+    progress: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions of a student on one part, and the figures computed from them. `probs` `(N, C)` float32."""
+
+    image_ids: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    probs: npt.NDArray[np.float32]
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
