@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from potstill.errors import SourceError, UnknownNameError
 from potstill.models import create_model
-from potstill.sources import open_source, source_identity
+from potstill.sources import open_source, open_untrained, source_identity
 from potstill.types import SourceSpec
 
 
@@ -32,6 +32,28 @@ def test_outputs_are_those_of_the_model(spec):
     with torch.no_grad():
         torch.testing.assert_close(logits, source.model(images))
     assert features.dtype == logits.dtype == torch.float32
+
+
+def test_size_and_depth_are_those_of_the_model(spec):
+    source = open_source(spec)
+    assert source.params == sum(parameter.numel() for parameter in source.model.parameters())
+    weights = [name for name, value in source.model.named_parameters() if name.endswith("weight") and value.ndim > 1]
+    assert source.depth == len(weights)
+
+
+def test_untrained_source_is_the_same_architecture_with_other_weights(spec):
+    before = torch.random.get_rng_state()
+    trained, first, second = open_source(spec), open_untrained(spec), open_untrained(spec)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    images = torch.randn(3, 3, 32, 32)
+    features = first.outputs(images)[0]
+    assert first.num_classes == 0
+    assert torch.equal(features, second.outputs(images)[0])
+    assert features.shape == trained.outputs(images)[0].shape
+    assert not torch.allclose(features, trained.outputs(images)[0])
+    assert not torch.equal(features, open_untrained(spec, seed=1).outputs(images)[0])
+    with pytest.raises(SourceError, match="'five' .onnx. cannot be built with random weights"):
+        open_untrained(dataclasses.replace(spec, model="onnx"))
 
 
 def test_headless_source(spec, tmp_path):

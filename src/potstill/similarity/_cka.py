@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potstill.errors import SimilarityError
-from potstill.similarity._checks import Float64s, centre_columns, check_labels, check_matrix, finite_score
+from potstill.similarity._checks import Float64s, centre_columns, check_matrix, check_targets, finite_score
 
 if TYPE_CHECKING:
     from potstill.similarity._checks import Array
 
 
 def cka(features: Array, labels: Array | None = None, *, reference_features: Array | None = None) -> float:
-    """Unbiased linear centred kernel alignment of the features with one-hot labels (or with other features).
+    """Unbiased linear centred kernel alignment of the features with labels (or with other features).
 
     The usual, biased estimate is near 0.8 for pure noise when images are fewer than dimensions; the unbiased one of
     Song et al. averages 0.
 
     Args:
         features: `(N, D)`, real, N >= 4.
-        labels: `(N,)`, any integers; a class may have one image, but not all classes.
+        labels: `(N,)`, any integers; a class may have one image, but not all classes. Or `(N, C)`, bool or 0/1
+            integers, for multi-label images; or floating numbers `(N,)` or `(N, K)` for regression.
         reference_features: `(N, E)` of the same images, instead of labels.
 
     Returns:
@@ -42,8 +43,7 @@ def cka(features: Array, labels: Array | None = None, *, reference_features: Arr
     if (labels is None) == (reference_features is None):
         raise SimilarityError("cka: give either labels or reference_features.")
     if labels is not None:
-        index, counts = check_labels(labels, metric="cka", min_images=4)
-        other = np.eye(len(counts))[index]
+        other = check_targets(labels, metric="cka", min_images=4).columns
     elif reference_features is not None:
         other = check_matrix(reference_features, None, metric="cka", name="reference_features")
     matrix = check_matrix(features, None, metric="cka", name="features")

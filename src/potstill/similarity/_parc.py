@@ -8,12 +8,24 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.errors import SimilarityError
-from potstill.similarity._checks import Float64s, centre_columns, check_features, finite_score
+from potstill.similarity._checks import (
+    Float64s,
+    Int64s,
+    Targets,
+    check_matrix,
+    check_targets,
+    finite_score,
+)
+from potstill.similarity._pairs import TIE, centred_ranks, correlation_rows, spearman, z_score
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from potstill.similarity._checks import Array
 
-TIE = 1e-12  # pair correlations closer than this differ by rounding alone (duplicates, two feature dimensions)
+Bools = npt.NDArray[np.bool_]
+
+PAIRS_AT_ONCE = 2**20  # in a step over all pairs; bounds the memory beside the one array of them
 
 
 def parc(features: Array, labels: Array) -> float:
@@ -26,19 +38,25 @@ def parc(features: Array, labels: Array) -> float:
     where q is the share of different-class pairs. Correlating one-hot rows in floating point instead breaks the ties
     of the label side by rounding and makes the score depend on how classes are numbered.
 
+    For multi-label images the label distance is one minus the Pearson correlation of their 0/1 rows, computed from
+    integer counts so that equal distances tie exactly, and the score is Spearman's correlation with mean ranks on both
+    sides. One-hot rows give the score of the classes.
+
     Args:
         features: `(N, D)`, real; D >= 2.
-        labels: `(N,)`, any integers; a class may have one image, but not all classes.
+        labels: `(N,)`, any integers; a class may have one image, but not all classes. Or `(N, C)`, bool or 0/1
+            integers, for multi-label images, each of which has at least one of the C labels and lacks one.
 
     Returns:
         In [-1, 1], higher is better, about 0 for unrelated features. The maximum depends on q: 0.52 for 10 balanced
         classes, 0.27 for 37, so compare sources on one target, not targets. (The published code multiplies by 100 and
         first reduces to 32 principal components; neither is done here.)
 
-    Cost: O(N^2 D + N^2 log N) time, O(N^2) memory.
+    Cost: O(N^2 D + N^2 log N) time; memory for the N (N - 1) / 2 pairs once, four times for multi-label.
 
     Raises:
-        SimilarityError: no class has two images, an image has constant z-scored features, or all pairs are alike.
+        SimilarityError: no class has two images, an image has no label or all, an image has constant z-scored features,
+            all pairs are alike, or labels are values of a regression.
 
     Reference: Bolya, Mittapalli, Hoffman, "Scalable Diverse Model Selection for Accessible Transfer Learning",
     NeurIPS 2021, section 4.
@@ -46,48 +64,100 @@ def parc(features: Array, labels: Array) -> float:
     >>> round(parc([[0.0, 0.1, 1.0], [0.1, 0.0, 0.9], [1.0, 0.8, 0.0], [0.9, 1.0, 0.2]], [0, 0, 1, 1]), 4)
     0.8281
     """
-    matrix, index, counts = check_features(features, labels, metric="parc", min_images=3)
-    if counts.max() < 2:
+    targets = check_targets(labels, metric="parc", min_images=3)
+    if targets.form == "regression":
+        raise SimilarityError(
+            f"parc: labels must be integer classes (N,) or 0/1 integers (N, C), got floating numbers of shape "
+            f"{np.shape(labels)}; use cka or logme for regression."
+        )
+    matrix = check_matrix(features, len(targets.columns), metric="parc", name="features")
+    if targets.form == "classes" and targets.columns.sum(axis=0).max() < 2:
         raise SimilarityError("parc: needs at least one class with 2 images; every class has one.")
-    rows = _correlation_rows(_z_score(matrix))
-    once = np.triu(np.ones((len(rows), len(rows)), dtype=bool), k=1)  # each pair of images once
-    correlations = (rows @ rows.T)[once]
-    same_class = (index[:, None] == index)[once]
-    return finite_score(_two_valued_spearman(correlations, same_class), metric="parc")
+    if targets.form == "multi-label":
+        _check_label_rows(targets)
+    rows = correlation_rows(z_score(matrix), metric="parc")
+    if targets.form == "multi-label":
+        return finite_score(_multi_label_spearman(rows, targets.columns), metric="parc")
+    pairs, same_class = _pair_correlations(rows, targets.index)
+    return finite_score(_two_valued_spearman(pairs, same_class), metric="parc")
 
 
-def _z_score(matrix: Float64s) -> Float64s:
-    """Columns with mean 0 and standard deviation 1; constant columns are zero."""
-    scored = centre_columns(matrix)
-    deviation = np.sqrt(np.einsum("nd,nd->d", scored, scored) / len(scored))
-    scored /= np.where(deviation > 0, deviation, 1.0)
-    return scored
+def _pair_blocks(count: int) -> Iterator[tuple[slice, Bools]]:
+    """Blocks of rows, and for each which entries of (rows of the block, rows from its first on) are new pairs."""
+    step = max(1, 4 * PAIRS_AT_ONCE // count)
+    for start in range(0, count, step):
+        block = slice(start, min(start + step, count))
+        yield block, np.triu(np.ones((block.stop - start, count - start), dtype=bool), k=1)
 
 
-def _correlation_rows(scored: Float64s) -> Float64s:
-    """Rows centred and of length one, so that their products are Pearson correlations."""
-    centred = scored - scored.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    flat = np.flatnonzero(lengths[:, 0] <= 1e-12 * np.abs(scored).max())
+def _pair_correlations(rows: Float64s, index: Int64s) -> tuple[Float64s, Float64s]:
+    """Correlations of all pairs of images, `(N (N - 1) / 2,)`, and those of the pairs within classes, both unsorted."""
+    sizes = np.bincount(index)
+    pairs = np.empty(len(rows) * (len(rows) - 1) // 2)
+    same_class = np.empty(int((sizes * (sizes - 1) // 2).sum()))
+    pairs_at = same_at = 0
+    for block, once in _pair_blocks(len(rows)):
+        product = rows[block] @ rows[block.start :].T
+        values, same = product[once], product[once & (index[block, None] == index[block.start :])]
+        pairs[pairs_at : pairs_at + len(values)] = values
+        same_class[same_at : same_at + len(same)] = same
+        pairs_at, same_at = pairs_at + len(values), same_at + len(same)
+    return pairs, same_class
+
+
+def _two_valued_spearman(values: Float64s, chosen: Float64s) -> float:
+    """Spearman's correlation of `values` with being among `chosen`, which repeats some of them. Sorts both in place."""
+    values.sort()
+    chosen.sort()
+    squares = chosen_sum = 0.0
+    chosen_at = 0
+    for ends, ranks, sizes in _tied_groups(values):
+        squares += float(sizes @ ranks**2)
+        last = values[ends - 1]  # of each group
+        chosen_stop = int(np.searchsorted(chosen, last[-1], side="right"))
+        chosen_sum += float(ranks[np.searchsorted(last, chosen[chosen_at:chosen_stop])].sum())
+        chosen_at = chosen_stop
+    total, share = len(values), len(chosen) / len(values)
+    return float(chosen_sum / total / np.sqrt(squares / total * share * (1 - share)))
+
+
+def _tied_groups(ordered: Float64s) -> Iterator[tuple[Int64s, Float64s, Float64s]]:
+    """Groups of tied values (gaps within `TIE`), some at a time: their ends, centred mean ranks, and sizes.
+
+    Ranks are centred: they sum to zero over all values. A group may go over any number of steps; it then comes with the
+    step in which it ends.
+    """
+    total, begin = len(ordered), 0
+    if ordered[-1] - ordered[0] <= TIE or not (np.diff(ordered) > TIE).any():
+        raise SimilarityError("parc: all pairs of images are equally similar, so ranks are not defined.")
+    for start in range(0, total, PAIRS_AT_ONCE):
+        ends = start + 1 + np.flatnonzero(np.diff(ordered[start : start + PAIRS_AT_ONCE + 1]) > TIE)
+        if start + PAIRS_AT_ONCE >= total:
+            ends = np.append(ends, total)
+        if len(ends):
+            begins = np.concatenate([[begin], ends[:-1]])
+            sizes = (ends - begins).astype(np.float64)
+            yield ends, begins + (sizes - 1) / 2 - (total - 1) / 2, sizes
+            begin = int(ends[-1])
+
+
+def _check_label_rows(targets: Targets) -> None:
+    """Pearson's correlation needs label rows that vary."""
+    counts = targets.columns.sum(axis=1)
+    flat = np.flatnonzero((counts == 0) | (counts == targets.columns.shape[1]))
     if len(flat):
         raise SimilarityError(
-            f"parc: {len(flat)} of {len(scored)} images (first: row {flat[0]}) have the same z-scored value in all "
-            f"{scored.shape[1]} dimensions, so their correlation with other images is not defined."
+            f"parc: {len(flat)} of {len(counts)} images (first: row {flat[0]}) have no label or all of them, so the "
+            "correlation of their labels with those of other images is not defined; leave them out, or use cka."
         )
-    return np.asarray(centred / lengths, dtype=np.float64)
 
 
-def _two_valued_spearman(values: Float64s, is_one: npt.NDArray[np.bool_]) -> float:
-    """Spearman's correlation of `values` with a 0/1 variable, tied values (within `TIE`) sharing their mean rank."""
-    total, ones = len(values), int(is_one.sum())
-    ordered = np.sort(values)
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(ordered) > TIE) + 1])
-    sizes = np.diff(np.append(starts, total)).astype(np.float64)
-    if len(starts) == 1:
-        raise SimilarityError("parc: all pairs of images are equally similar, so ranks are not defined.")
-    mean_ranks = starts + (sizes - 1) / 2 - (total - 1) / 2  # centred: they sum to zero over all pairs
-    positions = np.searchsorted(ordered, values[is_one])
-    rank_sum = mean_ranks[np.searchsorted(starts, positions, side="right") - 1].sum()
-    rank_variance = (sizes * mean_ranks**2).sum() / total
-    share = ones / total
-    return float(rank_sum / total / np.sqrt(rank_variance * share * (1 - share)))
+def _multi_label_spearman(rows: Float64s, columns: Float64s) -> float:
+    """Spearman's correlation of the correlations of features and of 0/1 labels, over all pairs of images."""
+    once = np.triu_indices(len(rows), k=1)
+    counts, kinds = columns.sum(axis=1), columns.shape[1]
+    # Pearson's correlation of 0/1 rows, from whole numbers, so that equal cases are equal numbers.
+    deviation = np.sqrt(counts * (kinds - counts))
+    labels = (kinds * (columns @ columns.T) - np.outer(counts, counts)) / np.outer(deviation, deviation)
+    ranks = centred_ranks((rows @ rows.T)[once], metric="parc")
+    return spearman(ranks, centred_ranks(labels[once], metric="parc"))

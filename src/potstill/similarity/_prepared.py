@@ -15,7 +15,7 @@ import numpy.typing as npt
 from potstill.errors import SimilarityError
 from potstill.similarity._checks import Float64s, Int64s, centre_columns, check_matrix
 from potstill.similarity._knn import _hits, _votes
-from potstill.similarity._parc import TIE, _correlation_rows, _z_score
+from potstill.similarity._pairs import TIE, correlation_rows, z_score
 
 if TYPE_CHECKING:
     from potstill.similarity._checks import Array
@@ -28,7 +28,7 @@ BINS = 4096  # of pair ranks; pairs in one bin count as tied, which moves a scor
 
 def prepare_parc(features: Array) -> SubsetScore:
     """PARC on subsets, with columns z-scored over all images, and ranks of pairs rounded to one of 4,096."""
-    rows = _correlation_rows(_z_score(check_matrix(features, None, metric="parc", name="features")))
+    rows = correlation_rows(z_score(check_matrix(features, None, metric="parc", name="features")), metric="parc")
     bins = _rank_bins(rows @ rows.T)
 
     def score(subset: Int64s, labels: Int64s) -> float:
