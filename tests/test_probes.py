@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import Ridge
 
 from potstill.errors import DataError
-from potstill.probes import PENALTIES, fit_probe, fit_temperature, out_of_fold_probs, probe_logits
+from potstill.probes import PENALTIES, fit_probe, fit_temperature, held_out_logits, out_of_fold_probs, probe_logits
 from potstill.types import Probe
 
 SHAPES = [(40, 6, 3), (30, 100, 4), (25, 25, 5), (12, 3, 6)]  # images, dimensions, classes
@@ -168,6 +168,39 @@ def test_out_of_fold_equals_fitting_each_fold():
         np.testing.assert_allclose(probs[image], softmax(probe_logits(probe, features[[image]]), axis=1)[0], atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_held_out_logits_equal_refitting_without_each_image(shape):
+    features, labels, classes = make_problem(shape)
+    probe = fit_probe(features, labels, classes)
+    reference = refit_without(features, labels, classes, probe.penalty, np.arange(len(labels)))
+    full = ridge(features, labels, classes, probe.penalty * squared_length(features)).predict(features)
+    temperature = 1 / proportional(probe_logits(probe, features), full)
+    np.testing.assert_allclose(held_out_logits(features, labels, classes), reference / temperature, atol=1e-8)
+
+
+def test_held_out_logits_do_not_depend_on_order_scale_or_shift():
+    features, labels, classes = make_problem((30, 100, 4))
+    logits, order = held_out_logits(features, labels, classes), np.random.default_rng(0).permutation(30)
+    np.testing.assert_allclose(held_out_logits(features[order], labels[order], classes), logits[order], atol=1e-10)
+    np.testing.assert_allclose(held_out_logits(1e-3 * features + 10, labels, classes), logits, atol=1e-8)
+
+
+def test_held_out_logits_of_an_absent_class_are_very_low():
+    features, labels, _ = make_problem((30, 10, 3))
+    logits = held_out_logits(features, labels * 2, 7)  # 0, 2, 4 of 0..6
+    assert (logits[:, [1, 3, 5, 6]] == -1e4).all()
+    np.testing.assert_allclose(logits[:, [0, 2, 4]], held_out_logits(features, labels, 3), atol=1e-9)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-30, 1e-14])
+def test_a_constant_column_does_not_drown_small_features(unit):
+    features, labels, classes = make_problem((30, 10, 3))
+    beside = np.concatenate([np.full((30, 1), 0.1), features * unit], axis=1)
+    np.testing.assert_allclose(
+        held_out_logits(beside, labels, classes), held_out_logits(features, labels, classes), atol=1e-9
+    )
+
+
 def test_out_of_fold_probs_do_not_leak():
     # Noise has nothing to find, yet a probe that saw the images would fit them all.
     generator = np.random.default_rng(0)
@@ -210,8 +243,13 @@ def test_temperature_is_found(factor):
 
 
 def test_temperature_stays_in_its_range():
-    assert 0.01 <= fit_temperature(np.eye(3), [0, 1, 2]) < 0.03  # below, the loss is 0 to the last bit
-    assert fit_temperature(np.eye(3), [1, 2, 0]) == pytest.approx(100, rel=1e-3)
+    assert fit_temperature(np.eye(3), [0, 1, 2]) == 0.01
+    assert fit_temperature(np.eye(3), [1, 2, 0]) == 100
+
+
+def test_temperature_is_exact():
+    # Three of four right with logits 2 and 0: softmax(2 / T) = 3/4, so T = 2 / log 3.
+    assert fit_temperature([[2.0, 0.0]] * 4, [0, 0, 0, 1]) == pytest.approx(2 / np.log(3), rel=1e-12)
 
 
 @pytest.mark.parametrize(

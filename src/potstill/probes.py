@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
+from scipy import linalg, optimize
 from scipy.special import softmax
 
 from potstill.errors import DataError
@@ -127,8 +127,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     >>> round(fit_temperature([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]], [0, 0, 0, 1]), 3)  # 2 / log 3
     1.82
     """
-    num_classes = _check_features(logits, name="logits").shape[1]
-    return _temperature(*_check(logits, labels, num_classes, name="logits"), None)
+    return _temperature(*_check(logits, labels, _check_features(logits, name="logits").shape[1], name="logits"), None)
 
 
 def out_of_fold_probs(
@@ -167,8 +166,7 @@ def out_of_fold_probs(
         raise DataError(f"folds must be from 2 to {members.max() + 1} (the number of groups), got {folds}.")
     fold_of = _assign_folds(index, members, num_classes, folds, seed)
     probs = np.zeros((len(index), num_classes))
-    for fold in range(folds):
-        rest = fold_of != fold
+    for rest in (fold_of != fold for fold in range(folds)):
         probe = fit_probe(matrix[rest], index[rest], num_classes, groups=members[rest])
         probs[~rest] = softmax(probe_logits(probe, matrix[~rest]), axis=1)
     return probs
@@ -192,8 +190,7 @@ class _Ridge:
     moments: Float64s
 
     def solve(self, penalty: float) -> tuple[Float64s, Float64s]:
-        """Coefficients `(D, C)` and intercept `(C,)` on raw features."""
-        # The principal directions are centred' P / eigenvalues; in this order no D x K matrix of them is needed.
+        """Coefficients `(D, C)` and intercept `(C,)` on raw features; needs no D x K matrix of directions."""
         duals = self.projected @ (self._inner(penalty) / self.eigenvalues[:, None])
         coefficients = self.centred.T @ duals / self.scale
         return coefficients, self.shares - self.mean @ coefficients
@@ -207,8 +204,7 @@ class _Ridge:
         residuals = self.targets - self.projected @ self._inner(penalty)
         hat = 1 / len(residuals) + self.projected**2 @ (1 / (self.eigenvalues + penalty))
         left_out = residuals / (1 - hat)[:, None]
-        sizes = np.bincount(members)
-        for group in np.flatnonzero(sizes > 1):
+        for group in np.flatnonzero(np.bincount(members) > 1):
             rows = np.flatnonzero(members == group)
             if len(rows) < len(members):  # else nothing is left to fit, and such rows are never judged
                 shrunk = self.projected[rows] / (self.eigenvalues + penalty)
@@ -222,10 +218,13 @@ class _Ridge:
 
 def _decompose(matrix: Float64s, index: Int64s, num_classes: int) -> _Ridge:
     """Eigendecomposition of the smaller Gram matrix of the centred, scaled features."""
-    mean = matrix.mean(axis=0)
-    centred = matrix - mean
-    scale = float(np.sqrt(np.einsum("nd,nd->", centred, centred) / len(centred)))
-    if (matrix == matrix[:1]).all() or scale == 0:
+    centred = matrix - matrix[0]  # exact zeros for a constant column, and it takes out the bulk of a mean far from zero
+    shift = centred.mean(axis=0)
+    centred -= shift
+    scale = float(
+        linalg.norm(centred.ravel(), check_finite=False) / np.sqrt(len(centred))
+    )  # of the smallest numbers, too
+    if scale == 0:
         raise DataError(f"All {len(matrix)} rows of features are equal; a probe needs features that differ.")
     centred /= scale
     wide = len(centred) <= centred.shape[1]
@@ -235,7 +234,7 @@ def _decompose(matrix: Float64s, index: Int64s, num_classes: int) -> _Ridge:
     projected = vectors * np.sqrt(eigenvalues) if wide else centred @ vectors
     shares = np.bincount(index, minlength=num_classes) / len(index)
     targets = np.eye(num_classes)[index] - shares
-    return _Ridge(centred, projected, eigenvalues, mean, scale, shares, targets, projected.T @ targets)
+    return _Ridge(centred, projected, eigenvalues, matrix[0] + shift, scale, shares, targets, projected.T @ targets)
 
 
 def _calibrate(ridge: _Ridge, index: Int64s, members: Int64s, penalty: float | None) -> tuple[float, float, Float64s]:
@@ -260,15 +259,15 @@ def _temperature(logits: Float64s, index: Int64s, usual: float | None) -> float:
     """Temperature with the least cross-entropy; `usual` adds a log-normal prior worth a few images."""
 
     def slope(log_temperature: float) -> float:
-        """Derivative of the loss. A minimiser of the loss itself stops at half the digits, by order of images."""
         scaled = logits / np.exp(log_temperature)
         misfit = (scaled[np.arange(len(index)), index] - (softmax(scaled, axis=1) * scaled).sum(axis=1)).sum()
         # Standard deviation 0.5: the temperatures of 3 feature sets and 1 to 20 labels a class lay within twice that.
         return float(misfit if usual is None else misfit + 4 * (log_temperature - np.log(usual)))
 
-    if slope(np.log(0.01)) >= 0:
-        return 0.01
-    return 100.0 if slope(np.log(100)) <= 0 else float(np.exp(brentq(slope, np.log(0.01), np.log(100), xtol=1e-13)))
+    low, high = np.log(0.01), np.log(100)  # of the loss itself a search finds half the digits, by order of images
+    if slope(low) >= 0 or slope(high) <= 0:
+        return 0.01 if slope(low) >= 0 else 100.0
+    return float(np.exp(optimize.brentq(slope, low, high, xtol=1e-13)))
 
 
 def _assign_folds(index: Int64s, members: Int64s, num_classes: int, folds: int, seed: int) -> Int64s:

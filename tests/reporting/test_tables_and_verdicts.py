@@ -51,7 +51,7 @@ def test_ranking_table_has_every_source_and_fits(ranking):
     assert max(map(len, text.splitlines())) <= 80
     rows = [line for line in text.splitlines() if any(row["name"] in line for row in ranking["sources"])]
     assert [line.split()[1] for line in rows[:5]] == ["plants", "insects", "imagenet", "letters", "broken"]
-    assert "0.612  0.55..0.66   93 %   3.4 M  13 s  Apache-2.0" in text
+    assert "0.612  0.552..0.662   93 %   3.4 M  13 s  Apache-2.0" in text
     assert "broken: the weights file is missing" in text
 
 

@@ -59,3 +59,6 @@ def test_wrong_calls_are_named(problem_of):
         ensemble({"a": problem.features}, problem.labels, combine="mean")
     with pytest.raises(SimilarityError, match="scores of the same sources"):
         combine_scores({"parc": {"a": 1.0}, "knn": {"b": 1.0}})
+    with pytest.raises(SimilarityError, match="ensemble: knn of source 'b' is nan") as caught:
+        combine_scores({"knn": {"a": 1.0, "b": float("nan")}})
+    assert caught.value.source == "b"

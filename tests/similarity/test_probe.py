@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
 
 from potstill.errors import SimilarityError
 from potstill.probes import PENALTIES
@@ -8,22 +7,24 @@ from potstill.similarity import probe
 
 
 def naive_probe(features, labels):
-    """Leave one image out, scale and fit ridge regression on one-hot labels with a library, for every penalty.
+    """Leave one image out and solve the normal equations of ridge regression, for every penalty.
 
     The scale is that of all images, as the closed form has it.
     """
     classes, index = np.unique(labels, return_inverse=True)
     one_hot = np.eye(len(classes))[index]
-    centred = features - features.mean(axis=0)
-    centred = centred / np.sqrt((centred**2).sum(axis=1).mean())
+    scale = np.sqrt(((features - features.mean(axis=0)) ** 2).sum(axis=1).mean())
     alone = np.bincount(index)[index] == 1
     best = None
     for penalty in PENALTIES:
         held_out = np.empty_like(one_hot)
         for row in range(len(labels)):
             rest = np.arange(len(labels)) != row
-            model = Ridge(alpha=penalty).fit(centred[rest], one_hot[rest])
-            held_out[row] = model.predict(centred[[row]])[0]
+            mean, shares = features[rest].mean(axis=0), one_hot[rest].mean(axis=0)
+            centred = (features[rest] - mean) / scale
+            normal = centred.T @ centred + penalty * np.eye(centred.shape[1])
+            coefficients = np.linalg.solve(normal, centred.T @ (one_hot[rest] - shares))
+            held_out[row] = shares + (features[row] - mean) / scale @ coefficients
         error = np.square((held_out - one_hot)[~alone]).sum()
         if best is None or error <= best[0]:
             best = error, held_out
@@ -31,9 +32,7 @@ def naive_probe(features, labels):
     return hits.mean()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3, 4, 5, 8])
-def test_equals_fitting_anew_for_every_image(problem_of, seed):
-    problem = problem_of(seed)
+def test_equals_fitting_anew_for_every_image(problem):
     assert probe(problem.features, problem.labels) == pytest.approx(naive_probe(problem.features, problem.labels))
 
 

@@ -62,6 +62,25 @@ def test_copies_share_their_credit(problem_of):
     assert scores["copy"] + scores["own"] > stack(sources, problem.labels)["own"]
 
 
+def test_sources_that_hardly_differ_share_their_credit():
+    # Along such directions expectation-maximisation crawls; its steps are small long before it has arrived.
+    generator = np.random.default_rng(0)
+    labels = np.arange(3000) % 5
+    base = 1.5 * np.eye(5)[labels] + generator.normal(size=(3000, 5))
+    sources = {
+        number: np.concatenate([base, 1e-3 * number * generator.normal(size=(3000, 3))], axis=1) for number in range(6)
+    }
+    weights = np.array(list(stack(sources, labels).values()))
+    rows = np.arange(3000)
+    likelihoods = np.stack(
+        [softmax(held_out_logits(each, labels, 5), axis=1)[rows, labels] for each in sources.values()]
+    )
+    # At the optimum the gradient of the objective is the same for all sources, to what rounding leaves of it.
+    gradient = (likelihoods / (weights @ likelihoods)).sum(axis=1) + 1 / weights
+    np.testing.assert_allclose(gradient, gradient.mean(), rtol=1e-11)
+    np.testing.assert_allclose(weights, 1 / 6, atol=0.01)
+
+
 def test_a_source_alone_and_a_useless_one():
     generator = np.random.default_rng(0)
     labels = np.arange(200) % 4

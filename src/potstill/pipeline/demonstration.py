@@ -26,7 +26,7 @@ METHODS = (
 DISTILLATION = {"lr": 0.2, "temperature": 6.0, "label_weight": 0.1}
 SETTINGS: dict[str, Any] = {
     "zoo": "mini",
-    "metric": "parc,knn,cka,logme,hscore,leep,nce",
+    "metric": "parc,knn,logme,leep",
     "student": STUDENT,
     "image_size": 32,
     "labels_per_class": 2,

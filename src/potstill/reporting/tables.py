@@ -34,7 +34,7 @@ def ranking_table(ranking: Mapping[str, Any]) -> Table:
             str(position),
             Text(row["name"], style="bold" if position == 1 else ""),
             score(row["score"]),
-            MISSING if ends is None else f"{ends[0]:.2f}..{ends[1]:.2f}",
+            MISSING if ends is None else f"{score(ends[0])}..{score(ends[1])}",
             *([MISSING if first is None else f"{100 * first:.0f} %"] if resampled else []),
             count(row.get("params")),
             duration(_total(row.get("seconds"), row.get("extract_seconds"))),
@@ -55,7 +55,7 @@ def metrics_table(ranking: Mapping[str, Any]) -> Table | None:
     baselines = list(dict.fromkeys(name for row in ranking["sources"] for name in row.get("baselines") or {}))
     if len(metrics) < 2:
         return None
-    table = _empty("Metrics side by side; higher is better, scores of different metrics do not compare")
+    table = _empty("Metrics side by side; scores of different metrics do not compare")
     table.add_column("source", overflow="fold")
     for name in (*metrics, *baselines):
         table.add_column(name, justify="right")

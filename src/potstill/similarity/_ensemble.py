@@ -85,7 +85,7 @@ def combine_scores(scores: Mapping[str, Mapping[str, float]], combine: Combinati
         source -> mean, higher is better.
 
     Raises:
-        SimilarityError: nothing to combine, sources that differ, or an unknown combination.
+        SimilarityError: nothing to combine, sources that differ, a score that is not finite, or an unknown combination.
 
     >>> combine_scores({"parc": {"a": 0.3, "b": 0.1}, "knn": {"a": 0.5, "b": 0.5}})
     {'a': 0.75, 'b': 0.25}
@@ -95,6 +95,11 @@ def combine_scores(scores: Mapping[str, Mapping[str, float]], combine: Combinati
     sources = list(next(iter(scores.values()), {}))
     if not sources or any(set(each) != set(sources) for each in scores.values()):
         raise SimilarityError("ensemble: needs at least one metric, and scores of the same sources for each.")
+    for metric, each in scores.items():
+        for source, score in each.items():
+            if not np.isfinite(score):
+                message = f"ensemble: {metric} of source '{source}' is {score}; leave out sources without a score."
+                raise SimilarityError(message, source=source)
     normalise = _ranks if combine == "rank" else _standard_scores
     table = np.stack([normalise(np.array([each[source] for source in sources])) for each in scores.values()])
     return {source: float(mean) for source, mean in zip(sources, table.mean(axis=0), strict=True)}

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from potstill.similarity._checks import Array
 
 PRIOR_IMAGES = 1.0  # that each source is taken to have explained beforehand; makes the optimum unique
-STATIONARY = 1e-10  # largest step of a weight at the end
-MOST_STEPS = 100_000
+MOST_STEPS = 10_000  # some 20 are enough
 
 
 def stack(features: Mapping[str, Array], labels: Array) -> dict[str, float]:
@@ -36,7 +35,7 @@ def stack(features: Mapping[str, Array], labels: Array) -> dict[str, float]:
     Returns:
         source -> weight > 0, higher is better; they sum to one, so a score depends on the other sources.
 
-    Cost: that of `probe` for each source, then O(N S) a step of expectation-maximisation.
+    Cost: that of `probe` for each source, then some 20 steps of O(N S^2).
 
     Raises:
         SimilarityError: bad inputs (`source` names the one), no source, or all classes with one image.
@@ -70,15 +69,22 @@ def _held_out_log_probs(name: str, features: Array, index: Int64s) -> Float64s:
 
 
 def _mixture_weights(likelihoods: Float64s) -> Float64s:
-    """Weights on the simplex `(S,)` from likelihoods `(S, N)`, each image's up to a factor; starts with equal ones."""
+    """Weights on the simplex `(S,)` from likelihoods `(S, N)`, each image's up to a factor; starts with equal ones.
+
+    Expectation-maximisation, then Newton steps from where they converge quadratically: the former alone crawls along
+    the flat direction between sources that say nearly the same. The sum of the weights is held at one by adding
+    `-total sum_s w_s` to the objective, whose maximum over all w > 0 is then the one on the simplex.
+    """
     sources, images = likelihoods.shape
-    weights = np.full(sources, 1 / sources)
+    weights, total = np.full(sources, 1 / sources), images + sources * PRIOR_IMAGES
     for _ in range(MOST_STEPS):
-        explained = weights[:, None] * likelihoods
-        shares = (explained / explained.sum(axis=0)).sum(axis=1)
-        updated = (shares + PRIOR_IMAGES) / (images + sources * PRIOR_IMAGES)
-        moved = np.abs(updated - weights).max()
-        weights = updated
-        if moved < STATIONARY:
-            break
-    return np.asarray(weights, dtype=np.float64)
+        relative = likelihoods / (weights @ likelihoods)
+        explained = relative.sum(axis=1) + PRIOR_IMAGES / weights
+        curvature = relative @ relative.T + np.diag(PRIOR_IMAGES / weights**2)
+        step = np.linalg.solve(curvature, explained - total)
+        decrement = float(step @ (explained - total))  # twice the gain that a Newton step promises
+        # The objective is a sum of logarithms (self-concordant): below 1/16 the full step is safe and keeps w > 0.
+        weights = weights + step if decrement < 1 / 16 else weights * explained / total
+        if decrement < 1e-14:  # before the step: after it, the square of that
+            return np.asarray(weights / weights.sum(), dtype=np.float64)
+    raise SimilarityError(f"stack: weights did not settle in {MOST_STEPS} steps; give fewer sources.")
