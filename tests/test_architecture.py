@@ -163,9 +163,9 @@ COMMANDS = {"demo", "run", "rank", "distill", "compare", "evaluate", "predict", 
 OPTIONS_OF_COMPARE = {
     "--output --methods --seeds --overwrite --resume --json --config --layout --unlabeled --split-seed --test-fraction",
     "--label-fraction --labels-per-class --use-val --no-use-val --max-bad --seed --zoo --metric --reference",
-    "--scoring-images --scheme --power --softmax-temperature --top-k --student --student-weights --image-size --label-weight",
-    "--temperature --batch-size --epochs --steps --minutes --lr --weight-decay --ema --bn --flip --no-flip",
-    "--unlabeled-ratio --threshold --device --workers --cache-dir --offline --no-offline -o",
+    "--scoring-images --scheme --power --softmax-temperature --top-k --student --student-weights --image-size",
+    "--label-weight --temperature --batch-size --epochs --steps --minutes --lr --weight-decay --ema --bn --flip",
+    "--no-flip --unlabeled-ratio --threshold --device --workers --cache-dir --offline --no-offline -o",
 }
 
 

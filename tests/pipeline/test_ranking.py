@@ -1,4 +1,4 @@
-"""`potstill rank`: which labels it reads, what its record holds, and metrics that need more than the sources' answers."""
+"""`potstill rank`: which labels it reads, what its record holds, and what some metrics need beside the outputs."""
 
 from __future__ import annotations
 

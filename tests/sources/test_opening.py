@@ -52,7 +52,7 @@ def test_untrained_source_is_the_same_architecture_with_other_weights(spec):
     assert features.shape == trained.outputs(images)[0].shape
     assert not torch.allclose(features, trained.outputs(images)[0])
     assert not torch.equal(features, open_untrained(spec, seed=1).outputs(images)[0])
-    with pytest.raises(SourceError, match="'five' .onnx. cannot be built with random weights"):
+    with pytest.raises(SourceError, match=r"'five' .onnx. cannot be built with random weights"):
         open_untrained(dataclasses.replace(spec, model="onnx"))
 
 

@@ -63,7 +63,7 @@ def _varying(columns: Float64s) -> Float64s:
     constant = np.flatnonzero(columns.max(axis=0) == columns.min(axis=0))
     if len(constant):
         raise SimilarityError(
-            f"logme: {len(constant)} of {columns.shape[1]} label columns (first: column {constant[0]}) are the same for "
+            f"logme: {len(constant)} of {columns.shape[1]} label columns (first: {constant[0]}) are the same for "
             "all images; leave them out."
         )
     return columns
