@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg.lapack import dpstrf
 
 from potstill.similarity._checks import Float64s
 
@@ -25,18 +24,3 @@ def principal_components(centred: Float64s) -> tuple[Float64s, Float64s]:
 def with_ties(squares: Float64s, count: int) -> int:
     """How many components to keep to keep `count`: those tied with the last one have no order, so all of them stay."""
     return int((squares >= squares[count - 1] * (1 - TIE)).sum())
-
-
-def span_coordinates(centred: Float64s) -> Float64s:
-    """Coordinates `(N, R)` in some orthonormal basis of the R directions in which centred features vary.
-
-    For metrics that do not depend on the basis: where N <= D a pivoted Cholesky factor takes a tenth of the time.
-    """
-    if len(centred) > centred.shape[1]:
-        return principal_components(centred)[0]
-    gram = centred @ centred.T
-    smallest = gram.diagonal().max() * centred.shape[1] * np.finfo(np.float64).eps
-    factor, pivots, rank, _ = dpstrf(gram, tol=smallest, lower=1)
-    coordinates = np.empty((len(gram), rank))
-    coordinates[pivots - 1] = np.tril(factor)[:, :rank]
-    return coordinates

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from potstill.similarity._checks import Float64s, centre_columns, check_features, check_matrix, finite_score
-from potstill.similarity._components import span_coordinates
+from potstill.similarity._components import principal_components
 from potstill.similarity._fisher import fit_fisher
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def energy(features: Array, labels: Array) -> float:
     1.7569
     """
     matrix, index, counts = check_features(features, labels, metric="energy")
-    fisher = fit_fisher(span_coordinates(centre_columns(matrix)), index, counts)
+    fisher = fit_fisher(principal_components(centre_columns(matrix))[0], index, counts)
     separation = float(fisher.posteriors[np.arange(len(index)), index].mean())
     return finite_score(_free_energy(matrix) + separation, metric="energy")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, eigvalsh
 from scipy.special import softmax
 
 from potstill.similarity._checks import Float64s, Int64s, class_sums
@@ -38,13 +37,13 @@ def fit_fisher(points: Float64s, index: Int64s, counts: Int64s, shrinkage: float
     scatter = residuals.T @ residuals / images
     within, total = float(np.trace(scatter)), float(np.vdot(points, points)) / images
     if shrinkage is None:
-        largest = eigvalsh(scatter, subset_by_index=[dimensions - 1, dimensions - 1])[0]
+        largest = float(np.linalg.eigvalsh(scatter)[-1])
         shrinkage = float(np.exp(-STRENGTH * largest / total))
     scatter *= 1 - shrinkage
     # The smallest positive number stands for points that all coincide: no class is then more likely than its share.
     scatter[np.diag_indices(dimensions)] += (
         max(shrinkage * within, FLOOR * total, np.finfo(np.float64).tiny) / dimensions
     )
-    weights = cho_solve(cho_factor(scatter), means.T)
+    weights = np.linalg.solve(scatter, means.T)
     logits = points @ weights - np.einsum("cr,rc->c", means, weights) / 2 + np.log(counts / images)
     return Fisher(shrinkage, means, scatter, softmax(logits, axis=1))

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from potstill.similarity._checks import centre_columns, check_features, finite_score
-from potstill.similarity._components import span_coordinates
+from potstill.similarity._components import principal_components
 from potstill.similarity._fisher import fit_fisher
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def sfda(features: Array, labels: Array) -> float:
     0.7303
     """
     matrix, index, counts = check_features(features, labels, metric="sfda")
-    points = span_coordinates(centre_columns(matrix))
+    points = principal_components(centre_columns(matrix))[0]
     first = fit_fisher(points, index, counts)
     own = np.arange(len(index)), index
     confidence = softmax(first.posteriors, axis=1)[own][:, None]
