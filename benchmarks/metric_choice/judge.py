@@ -31,7 +31,7 @@ ENSEMBLES = {
     "rank: parc+cka+hscore": ("parc", "cka", "hscore"),
     "z: parc+knn+probe": ("parc", "knn", "probe-probability"),
 }
-CONTROLS = (*BASELINES, "fewest-classes", "random", "best elsewhere", "student of another draw")
+CONTROLS = (*BASELINES, "fewest-classes", "random", "best elsewhere", "same target, other draws")
 REFERENCE = "parc"
 TRUTHS = (*(f"{regime}-student" for regime in REGIMES), "probe")
 
@@ -64,21 +64,25 @@ def columns_of(folder: Path, track: str, order: Mapping[str, list[str]]) -> dict
 
 
 def controls(accuracies: Mapping[Key, Floats], order: Mapping[str, list[str]]) -> dict[str, dict[Key, Floats]]:
-    """Choices that look at no image of the cell: at random; the source that is best on the other targets; and one that
-    looks at what nobody has before training, the students of the other label draws of the same target and budget.
+    """Choices that look at no image of the cell: at random; the source from which students learn best on the other
+    targets; and, as nobody can before training, the one that is best on the same target with other labels or budgets.
     """
     names = {key_of(cell): sources for cell, sources in order.items()}
-    found: dict[str, dict[Key, Floats]] = {"random": {}, "best elsewhere": {}, "student of another draw": {}}
+
+    def best_among(key: Key, others: list[Key]) -> Floats:
+        gains: dict[str, list[float]] = {source: [] for source in names[key]}
+        for other in others:
+            for source, value in zip(names[other], accuracies[other] - accuracies[other].mean(), strict=True):
+                if source in gains:
+                    gains[source].append(float(value))
+        return np.array([np.mean(gains[source]) if gains[source] else np.nan for source in names[key]])
+
+    found: dict[str, dict[Key, Floats]] = {name: {} for name in CONTROLS[-3:]}
     for key, values in accuracies.items():
         found["random"][key] = np.zeros(len(values))
-        deviations: dict[str, list[float]] = {source: [] for source in names[key]}
-        for other, others in accuracies.items():
-            if other[0] != key[0]:
-                for source, value in zip(names[other], others - others.mean(), strict=True):
-                    deviations.get(source, []).append(float(value))
-        found["best elsewhere"][key] = np.array([np.mean(deviations[source] or [np.nan]) for source in names[key]])
-        redrawn = [others for other, others in accuracies.items() if other[:2] == key[:2] and other[2] != key[2]]
-        found["student of another draw"][key] = np.mean(redrawn, axis=0) if redrawn else np.full(len(values), np.nan)
+        found["best elsewhere"][key] = best_among(key, [other for other in accuracies if other[0] != key[0]])
+        same = [other for other in accuracies if other[0] == key[0] and other != key]
+        found["same target, other draws"][key] = best_among(key, same)
     return found
 
 
@@ -142,16 +146,47 @@ def print_track(title: str, outcome: Mapping[str, Any]) -> None:
         print(f"chosen without the {unit}: regret {100 * each['regret']:.2f}, {each['chosen']}")
 
 
-def spread_of(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """How much there is to win: accuracies by target and source, means over budgets and seeds."""
-    table: dict[str, dict[str, dict[str, list[float]]]] = {}
+def accuracy_table(cells: Mapping[str, Any], truth: str) -> dict[str, dict[str, dict[str, float]]]:
+    """target -> source -> budget -> accuracy, means over seeds."""
+    found: dict[tuple[str, str, str], list[float]] = {}
     for cell, records in cells.items():
+        target, budget, _ = key_of(cell)
         for source, record in records.items():
-            for truth in TRUTHS:
-                table.setdefault(key_of(cell)[0], {}).setdefault(source, {}).setdefault(truth, []).append(record[truth])
+            found.setdefault((target, source, str(budget)), []).append(record[truth])
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for (target, source, budget), values in found.items():
+        table.setdefault(target, {}).setdefault(source, {})[budget] = float(np.mean(values))
+    return table
+
+
+def truths_of(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
+    """Name of a truth -> its cells and the field of their records that holds the accuracy."""
+    cells = {regime: load_cells(folder, regime) for regime in REGIMES}
+    for regime, found in cells.items():
+        targets = {key_of(cell)[0] for cell in found}
+        complete = {t for t in targets if {key_of(cell)[1] for cell in found if key_of(cell)[0] == t} == set(BUDGETS)}
+        cells[regime] = {cell: records for cell, records in found.items() if key_of(cell)[0] in complete}
     return {
-        target: {source: {truth: float(np.mean(v)) for truth, v in each.items()} for source, each in sources.items()}
-        for target, sources in table.items()
+        "student, demo settings": (cells["demo"], "student"),
+        "student, calm settings": (cells["calm"], "student"),
+        "probe": (cells["demo"], "probe"),
+    }
+
+
+def provenance(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the figures come from."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    return {
+        "commit": commit,
+        "environment": environment_record(),
+        "settings": {**SETTINGS, "imagenet_image_size": IMAGENET_SIZE, "most_images": MOST_IMAGES},
+        "regimes": REGIMES,
+        "budgets": BUDGETS,
+        "targets": {target: {"kind": kind, "left_out_in_strict": out} for target, (kind, out) in TARGETS.items()},
+        "definitions": {name: each["definition"] for name, each in stored.items()},
+        "seconds_a_source": {name: float(np.median(list(each["seconds"].values()))) for name, each in stored.items()},
+        "metrics_left_out": skipped_metrics(),
+        "not_similarities": sorted(OTHERS),
     }
 
 
@@ -161,37 +196,25 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/metric_choice.json"))
     arguments = parser.parse_args()
     folder = arguments.data / "metric_choice"
-    cells = load_cells(folder)
-    # A target takes part when all its cells of some seed are there for every budget.
-    whole = {(t, s) for t, _, s in map(key_of, cells) if all(f"{t}-{b}-{s}" in cells for b in BUDGETS)}
-    cells = {cell: records for cell, records in cells.items() if key_of(cell)[::2] in whole}
     stored = {name: json.loads((folder / "scores" / f"{name}.json").read_text()) for name in known_metrics()}
-    record: dict[str, Any] = {
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        "environment": environment_record(),
-        "settings": {**SETTINGS, "regimes": REGIMES, "imagenet_image_size": IMAGENET_SIZE, "most_images": MOST_IMAGES},
-        "budgets": BUDGETS,
-        "seeds": {target: sorted(s for t, s in whole if t == target) for target, _ in sorted(whole)},
-        "targets": {target: {"kind": kind, "left_out_in_strict": out} for target, (kind, out) in TARGETS.items()},
-        "runs": sum(map(len, cells.values())) * len(REGIMES),
-        "definitions": {name: each["definition"] for name, each in stored.items()},
-        "seconds_a_source": {name: float(np.median(list(each["seconds"].values()))) for name, each in stored.items()},
-        "metrics_left_out": skipped_metrics(),
-        "not_similarities": sorted(OTHERS),
-        "accuracies": spread_of(cells),
-        "tracks": {},
-    }
     some = next(iter(stored.values()))["cells"]
-    for track in ("strict", "strict-mini-zoo", "all"):
-        order = {cell: list(some[cell][track]) for cell in cells}
-        record["tracks"][track] = {}
-        for truth in TRUTHS:
-            accuracies = accuracies_of(cells, order, truth)
+    record: dict[str, Any] = {**provenance(stored), "truths": {}}
+    for truth, (cells, field) in truths_of(folder).items():
+        if not cells:
+            continue
+        keys = sorted(map(key_of, cells))
+        record["truths"][truth] = outcome = {
+            "runs": sum(map(len, cells.values())),
+            "seeds": {str(b): sorted({s for _, budget, s in keys if budget == b}) for b in BUDGETS},
+            "accuracies": accuracy_table(cells, field),
+            "tracks": {},
+        }
+        for track in ("strict", "strict-mini-zoo", "all"):
+            order = {cell: list(some[cell][track]) for cell in cells}
+            accuracies = accuracies_of(cells, order, field)
             columns = columns_of(folder, track, order) | controls(accuracies, order)
-            record["tracks"][track][truth] = judge_track(columns, accuracies)
-            print_track(f"{track} sources, truth: {truth}", record["tracks"][track][truth])
+            outcome["tracks"][track] = judge_track(columns, accuracies)
+            print_track(f"{track} sources, truth: {truth}", outcome["tracks"][track])
     write_json(arguments.output, record)
 
 

@@ -1,4 +1,4 @@
-"""Score every run's scoring set by every metric that features, logits and labels are enough for.
+"""Score every run's scoring set by every metric but those that need a reference model.
 
     python benchmarks/metric_choice/scores.py [--minutes 8]
 
@@ -31,7 +31,7 @@ from potstill.similarity import BASELINES, RANKERS, SIMILARITIES, Metric, Ranker
 Arrays = npt.NDArray[Any]
 Values = Mapping[str, Arrays]  # need -> what is known of one source
 Scores = dict[str, float | None]  # source -> score; None where the metric is not defined
-AVAILABLE = {"features", "probs", "logits", "labels", "params", "depth", "stated_accuracy"}
+AVAILABLE = {"features", "probs", "logits", "labels", "random_features", "params", "depth", "stated_accuracy"}
 FOLDS = 5
 
 
@@ -87,26 +87,20 @@ def definition_of(metric: Metric | Ranker) -> str:
     return hashlib.sha256(source).hexdigest()[:16]
 
 
-def load_cells(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """'target-budget-seed' -> source -> record of its runs; cells that lack a run of either regime are left out.
-
-    The accuracy of the student is there once for each regime, as `demo-student` and `calm-student`; what a metric may
-    look at does not depend on the regime.
-    """
+def load_cells(folder: Path, regime: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """'target-budget-seed' -> source -> record of its run; cells that lack a run are left out."""
     cells: dict[str, dict[str, dict[str, Any]]] = {}
-    for regime in REGIMES:
-        for path in sorted((folder / "runs" / regime).glob("*.json")):
-            record = json.loads(path.read_text())
-            cell = f"{record['target']}-{record['budget']}-{record['seed']}"
-            known = cells.setdefault(cell, {}).setdefault(record["source"], {"arrays": path.with_suffix(".npz")})
-            known.update({**record, f"{regime}-student": record["student"]})
+    for path in sorted((folder / "runs" / regime).glob("*.json")):
+        record = json.loads(path.read_text())
+        cell = f"{record['target']}-{record['budget']}-{record['seed']}"
+        untrained = folder / "untrained" / f"{path.stem}.npy"
+        cells.setdefault(cell, {})[record["source"]] = {
+            **record,
+            "arrays": path.with_suffix(".npz"),
+            "untrained": untrained,
+        }
     sources = {source for cell in cells.values() for source in cell}
-    students = {f"{regime}-student" for regime in REGIMES}
-    return {
-        name: cell
-        for name, cell in cells.items()
-        if set(cell) == sources and all(students <= set(record) for record in cell.values())
-    }
+    return {name: cell for name, cell in cells.items() if set(cell) == sources}
 
 
 def values_of(record: Mapping[str, Any]) -> dict[str, Arrays]:
@@ -115,6 +109,7 @@ def values_of(record: Mapping[str, Any]) -> dict[str, Arrays]:
         values = {name: arrays[name] for name in arrays}
     if "logits" in values:
         values["probs"] = softmax(values["logits"].astype(np.float64), axis=1)
+    values["random_features"] = np.load(record["untrained"])
     known = {need: record[need] for need in ("params", "depth", "stated_accuracy")}
     return values | {need: np.asarray(value) for need, value in known.items() if value is not None}
 
@@ -186,7 +181,8 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = arguments.data / "metric_choice"
     (folder / "scores").mkdir(exist_ok=True)
-    cells = load_cells(folder)
+    # The regimes differ in how the student trains, not in what a metric sees.
+    cells = load_cells(folder, "calm") | load_cells(folder, "demo")
     kept: dict[str, dict[str, Values]] = {}
 
     def load(cell: str) -> dict[str, Values]:

@@ -117,6 +117,8 @@ def _two_valued_spearman(values: Float64s, chosen: Float64s) -> float:
         chosen_stop = int(np.searchsorted(chosen, last[-1], side="right"))
         chosen_sum += float(ranks[np.searchsorted(last, chosen[chosen_at:chosen_stop])].sum())
         chosen_at = chosen_stop
+    if squares == 0:  # a single group
+        raise SimilarityError("parc: all pairs of images are equally similar, so ranks are not defined.")
     total, share = len(values), len(chosen) / len(values)
     return float(chosen_sum / total / np.sqrt(squares / total * share * (1 - share)))
 
@@ -128,8 +130,6 @@ def _tied_groups(ordered: Float64s) -> Iterator[tuple[Int64s, Float64s, Float64s
     step in which it ends.
     """
     total, begin = len(ordered), 0
-    if ordered[-1] - ordered[0] <= TIE or not (np.diff(ordered) > TIE).any():
-        raise SimilarityError("parc: all pairs of images are equally similar, so ranks are not defined.")
     for start in range(0, total, PAIRS_AT_ONCE):
         ends = start + 1 + np.flatnonzero(np.diff(ordered[start : start + PAIRS_AT_ONCE + 1]) > TIE)
         if start + PAIRS_AT_ONCE >= total:
