@@ -64,3 +64,78 @@ def test_the_demo_uses_the_best_settings_of_the_search() -> None:
         best = max(trials, key=lambda trial: trial["mean"])["settings"]
         used = {**SETTINGS, **SETTINGS["overrides"].get(method, {})}
         assert {key: used.get(key, 5e-4 if key == "weight_decay" else None) for key in best} == best
+
+
+def similarity_page() -> str:
+    return (ROOT / "docs" / "similarity.md").read_text(encoding="utf-8")
+
+
+def similarity_prose() -> str:
+    """The page without its line breaks."""
+    return " ".join(similarity_page().split())
+
+
+def test_times_and_ratios_of_the_metrics() -> None:
+    speed, page = result("similarity.json")["speed"]["results"], similarity_page()
+    for name, seconds in speed["every_metric"]["median_seconds"].items():
+        assert re.search(rf"\| `{name}` \|.*\| {1000 * seconds:.0f} \|\n", page), name
+    for name, each in speed["against_ports"].items():
+        port, ours = (1000 * each["median_seconds"][who] for who in ("port", "ours"))
+        assert f"| {name} | {port:.1f} ms | {ours:.1f} ms | {each['ratio']:.1f}x |" in page
+        assert each["reached"]
+
+
+def test_coverage_of_the_intervals() -> None:
+    page = similarity_page()
+    for name, each in result("similarity.json")["intervals"].items():
+        cells = " | ".join(f"{100 * setting['covered']:.1f} %" for setting in each["results"].values())
+        assert f"| `{name}` | {cells} |" in page
+
+
+def test_scale_of_the_metrics() -> None:
+    page = similarity_page()
+    for name, each in result("similarity.json")["scale"].items():
+        cells = " | ".join(f"{size['seconds']:.2f} s" for size in each["results"].values())
+        peak = each["results"]["20000"]["peak_bytes"] / 2**30
+        assert f"| `{name}` | {cells} | {peak:.2f} GiB |" in page
+        assert peak < 4
+
+
+def test_choice_of_the_default_metric() -> None:
+    truths = ("student, demo settings", "student, calm settings", "probe")
+    judged = [result("metric_choice.json")["truths"][truth]["tracks"]["strict"] for truth in truths]
+    page = similarity_page()
+    table = page[page.index("| metric | student, demo settings |") :].split("\n\n")[0].splitlines()[2:]
+    assert len(table) > 20
+    for row in table:
+        name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        metrics = [each["metrics"][name.strip("`")] for each in judged]
+        assert cells[:3] == [points(each["regret"]["mean"]) for each in metrics]
+        assert cells[3:] == [f"{each['tau']['mean']:.2f}" for each in metrics[:2]]
+    page = similarity_prose()
+    for each in judged[:2]:
+        against = each["left_out"]["target"]["regret_less_parc"]
+        low, high = against["ci95"]
+        assert f"{100 * against['mean']:+.2f} points (95 % {100 * low:+.2f} to {100 * high:+.2f})" in page
+        assert low < 0 < high  # no other metric is clearly better on targets that took no part in choosing it
+
+
+def test_what_public_code_gets_wrong() -> None:
+    found, page = result("similarity.json")["agreement"]["results"], similarity_prose()
+    port = found["parc_port"]["37"]["port"]
+    assert f"{min(port):.3f} to {max(port):.3f} where {found['parc_port']['37']['ours'][0]:.3f} is exact" in page
+    assert len(set(found["parc_port"]["37"]["ours"])) == 1  # every numbering of the classes
+    logme = found["logme_port"]["2048"]
+    assert f"({logme['ours']:.3f} where the port says {logme['as published']:.2f})" in page
+    assert f"{found['biased_cka']['port']:.3f} for pure noise" in page
+
+
+def test_metrics_agree_with_their_references() -> None:
+    found = result("similarity.json")["agreement"]["results"]
+    assert not found["references"]["without_reference"]
+    assert max(found["references"]["largest_difference"].values()) <= 1e-8
+    assert max(found["invariance"]["largest_change"].values()) <= 1e-9
+
+
+def test_resamples_cost_at_most_ten_tables() -> None:
+    assert result("similarity.json")["speed"]["results"]["table"]["resamples_over_plain"] <= 10

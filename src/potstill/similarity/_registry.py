@@ -56,7 +56,7 @@ RANKERS: dict[str, Ranker] = {
 
 AUTO = "parc"
 """What `auto` stands for."""
-AUTO_BESIDE = ("knn", "logme", "leep")
+AUTO_BESIDE = ("knn", "probe", "leep")
 """Shown beside it, to see whether metrics agree."""
 
 AnyMetric = str | Callable[..., float] | Metric | Ranker
