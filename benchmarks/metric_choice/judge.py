@@ -87,7 +87,7 @@ def controls(accuracies: Mapping[Key, Floats], order: Mapping[str, list[str]]) -
 
 
 def judge_metric(scores: Mapping[Key, Floats], accuracies: Mapping[Key, Floats]) -> dict[str, Any]:
-    """Regret, tau, Pearson and the share of best choices: means over seeds, then targets, for each budget and overall."""
+    """Regret, tau, Pearson, share of best choices: means over seeds, then targets, for each budget and overall."""
     outcome: dict[str, Any] = {}
     measures = {"regret": regret, "tau": tau, "pearson": pearson, "picked_best": lambda s, a: float(regret(s, a) == 0)}
     for name, measure in measures.items():
@@ -138,9 +138,10 @@ def print_track(title: str, outcome: Mapping[str, Any]) -> None:
     for name, each in outcome["metrics"].items():
         figures = "".join(f"{100 * each['regret'][str(budget)]:7.1f}" for budget in BUDGETS)
         low, high = each["regret_less_parc"]["ci95"]
+        less = f"{100 * each['regret_less_parc']['mean']:+.2f} [{100 * low:.2f}, {100 * high:.2f}]"
         print(
             f"{name:26s}{figures}{100 * each['regret']['mean']:7.2f}{each['tau']['mean']:7.2f}"
-            f"{each['pearson']['mean']:8.2f}  {100 * each['regret_less_parc']['mean']:+.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+            f"{each['pearson']['mean']:8.2f}  {less}"
         )
     for unit, each in outcome["left_out"].items():
         print(f"chosen without the {unit}: regret {100 * each['regret']:.2f}, {each['chosen']}")

@@ -4,8 +4,8 @@
     python benchmarks/metric_choice/runs.py --regime calm --seeds 0
 
 Repeat the command until it says that all runs are done; what is in `.build-data/metric_choice/runs/` is not run again.
-A run is one (regime of training, seed, label budget, target, source): `<name>.json` has the accuracies, `<name>.npz` the
-labels, features and logits of the labeled training images, which are all that a metric sees.
+A run is one (regime of training, seed, label budget, target, source): `<name>.json` has the accuracies, `<name>.npz`
+the labels, features and logits of the labeled training images, which are all that a metric sees.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from runs import REGIMES
 from scipy.special import softmax
 from targets import TARGETS
 
