@@ -83,7 +83,7 @@ def rank_sources(
         draws: times that the scoring set is halved for the uncertainty of `metric`, at most 20 of them for each of
             `also`; None for 100, or 20 where the metric is slow; 0 for no intervals.
         permutations: shuffled labelings for the p-values of `metric`; None for 99, or 19 where the metric is slow; 0
-            for none.
+            for none, as for rankers, whose scores are relative.
         seed: of draws and permutations; the same ones serve all sources.
         progress: told how many (metric, source) pairs are done.
 
@@ -114,7 +114,9 @@ def rank_sources(
     (main_name, main), *others = metrics.items()
     asked = _Asked.of(main, draws, permutations)
     halves = draw_halves(index, asked.draws, seed=seed) if main.looks_at_images else []
-    labelings = shuffled_labels(index, asked.permutations, seed=seed) if main.looks_at_images else []
+    # What a ranker gives is relative to the other sources, on shuffled labels too: that says nothing about relatedness.
+    absolute = main.looks_at_images and not isinstance(main, Ranker)
+    labelings = shuffled_labels(index, asked.permutations, seed=seed) if absolute else []
     total = len(values) * (len(metrics) * (2 if halves else 1) + bool(labelings))
     advance = _Counter(progress, total)
 
