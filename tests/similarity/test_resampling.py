@@ -29,11 +29,10 @@ def test_halves_are_disjoint_and_stratified(counts):
             assert sizes == [count // 2, count - count // 2]
 
 
-def test_large_scoring_sets_are_thinned():
-    index = np.arange(3000) % 10
-    for first, second in draw_halves(index, 3, seed=0):
-        assert len(first) == len(second) == 500
-        assert not set(first) & set(second)
+def test_many_classes_and_images_leave_two_images_of_each_in_both_halves():
+    index = np.repeat(np.arange(500), 10)
+    for half in draw_halves(index, 2, seed=0)[0]:
+        assert np.bincount(index[half]).min() == 5
 
 
 @pytest.mark.parametrize("counts", [[2, 2, 2], [3, 3, 3], [1, 1, 1, 1], [4, 2, 2, 2]])
@@ -185,3 +184,17 @@ def test_p_values_are_uniform_on_noise():
 
 def test_size_of_halves_is_the_mean():
     assert size_of_halves([(np.arange(3), np.arange(4))]) == 3.5
+
+
+def test_equal_labelings_have_equal_p_values():
+    # Of the 20 ways to label six images three and three, two are as good as the truth: no p-value below a tenth.
+    from potstill.similarity import rank_sources
+    from potstill.types import SourceCost, SourceOutputs
+
+    labels, found = np.array([0, 0, 0, 1, 1, 1]), []
+    for seed in range(8):
+        features = 5 * np.eye(2, 3)[labels] + np.random.default_rng(seed).normal(size=(6, 3))
+        source = SourceOutputs("s", tuple("abcdef"), features, None, "source", None, SourceCost(0, 0.0, None), "")
+        found.append(rank_sources({"s": source}, "abcdef", labels, metric="cka", seed=seed).sources[0].p_value)
+    assert min(found) > 0.04
+    assert np.mean(found) == pytest.approx(0.11, abs=0.04)

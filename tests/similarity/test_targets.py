@@ -116,3 +116,12 @@ def test_other_metrics_take_classes_alone(name, problem_of):
         arguments = [labels if need == "labels" else values[need] for need in SIMILARITIES[name].needs]
         with pytest.raises(SimilarityError, match=rf"{name}: .*labels"):
             SIMILARITIES[name].function(*arguments)
+
+
+@pytest.mark.parametrize("unit", [1e-170, 1e-3, 1e160])
+def test_the_unit_of_a_regression(unit, problem_of):
+    problem = problem_of(3)
+    labels = problem.features[:, :2] + np.random.default_rng(0).normal(size=(60, 2))
+    assert cka(problem.features, labels * unit) == pytest.approx(cka(problem.features, labels), abs=1e-9)
+    expected = logme(problem.features, labels) - np.log(unit)  # a density in another unit
+    assert logme(problem.features, labels * unit) == pytest.approx(expected, rel=1e-9)

@@ -89,7 +89,8 @@ def _given(material: Material, target: Target, ids: Sequence[str], metrics: Sequ
         if spec.accuracy and "value" in spec.accuracy
     }
     return Given(
-        reference_features=_reference_features(material, ids, config),
+        reference_features=_reference_features(material, ids, config) if "reference_features" in needs else None,
+        reference=config.reference,
         random_features=_random_features(material, target, ids, config) if "random_features" in needs else {},
         stated_accuracy=stated,
     )

@@ -51,13 +51,14 @@ def _sentences_on_sureness(ranking: Mapping[str, Any], scored: list[Mapping[str,
             sentences.append(f"The first place is not decided{rivals}; more labels would tell.")
     elif len(scored) > 1 and ranking.get("resamples") == 0:
         sentences.append(
-            "With so few labels a class nothing can be said about how sure this order is: nothing is decidable."
+            "How sure this order is cannot be said, nothing is decidable: there are no resamples, which take a metric "
+            "of images and four labels in most classes."
         )
     lowest = min((source["p_value"] for source in scored if source.get("p_value") is not None), default=None)
     if ranking.get("related") is False and lowest is not None:
         sentences.append(
-            f"No source is clearly related to the target: with shuffled labels some source scores as high in "
-            f"{100 * lowest:.0f} % of {ranking['permutations']} trials."
+            "No source is clearly related to the target: against "
+            f"{ranking['permutations']} shufflings of the labels the smallest p-value is {lowest:.2f}."
         )
     return sentences
 

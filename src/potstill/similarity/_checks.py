@@ -36,6 +36,8 @@ class Targets:
     """`(N, K)`: one-hot classes, 0/1 labels or real values."""
     index: Int64s
     """Class index of each image `(N,)`; empty unless the form is classes."""
+    scale: float = 1.0
+    """The power of two by which the values of a regression were multiplied to bring them into [-1, 1]."""
 
 
 def check_features(
@@ -115,7 +117,8 @@ def check_targets(labels: Array, *, metric: str, min_images: int) -> Targets:
         )
     if not (largest > smallest).any():
         raise SimilarityError(f"{metric}: all {len(columns)} rows of labels are equal, so there is nothing to explain.")
-    return Targets(form, columns, np.empty(0, dtype=np.int64))
+    scale = _unit_scale(largest, smallest) if form == "regression" else 1.0
+    return Targets(form, columns * scale, np.empty(0, dtype=np.int64), scale)
 
 
 def _check_enough(labels: npt.NDArray[Any], *, metric: str, min_images: int) -> None:

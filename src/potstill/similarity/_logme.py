@@ -55,7 +55,8 @@ def logme(features: Array, labels: Array) -> float:
     residual = squares - energy.sum(axis=0)  # part of |y|^2 outside the span of the features
     residual[residual < 1e-12 * squares] = 0.0  # y lies in the span; the rest is rounding
     evidence = _maximum_evidence(eigenvalues / eigenvalues.mean(), energy, residual, len(matrix))
-    return finite_score(float(evidence.mean()), metric="logme")
+    # A density of values in a unit that is `scale` times smaller.
+    return finite_score(float(evidence.mean() + np.log(targets.scale)), metric="logme")
 
 
 def _varying(columns: Float64s) -> Float64s:

@@ -47,4 +47,5 @@ def centred_ranks(pairs: Float64s, *, metric: str) -> Float64s:
 
 def spearman(ranks: Float64s, other_ranks: Float64s) -> float:
     """Spearman's correlation of two centred rankings of the same pairs."""
-    return float(ranks @ other_ranks / (np.linalg.norm(ranks) * np.linalg.norm(other_ranks)))
+    correlation = ranks @ other_ranks / (np.linalg.norm(ranks) * np.linalg.norm(other_ranks))
+    return float(np.clip(correlation, -1.0, 1.0))

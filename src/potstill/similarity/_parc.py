@@ -52,7 +52,7 @@ def parc(features: Array, labels: Array) -> float:
         classes, 0.27 for 37, so compare sources on one target, not targets. (The published code multiplies by 100 and
         first reduces to 32 principal components; neither is done here.)
 
-    Cost: O(N^2 D + N^2 log N) time; memory for the N (N - 1) / 2 pairs once, four times for multi-label.
+    Cost: O(N^2 D + N^2 log N) time; memory for the N (N - 1) / 2 pairs once, about ten times for multi-label.
 
     Raises:
         SimilarityError: no class has two images, an image has no label or all, an image has constant z-scored features,

@@ -8,6 +8,8 @@ import numpy as np
 
 from potstill.similarity._checks import Float64s, Int64s
 
+ROUNDING = 1e-9  # standard deviations; scores of equal labelings differ by less
+
 
 def shuffled_labels(index: Int64s, permutations: int, *, seed: int) -> list[Int64s]:
     """The labels in random order, `permutations` times: class sizes stay, any relation to images goes."""
@@ -36,7 +38,9 @@ def p_values(scores: Mapping[str, float], null: Sequence[Mapping[str, float]]) -
     standard = {name: _standardised(scores[name], row) for name, row in table.items()}
     largest = np.fmax.reduce([shuffled for _, shuffled in standard.values()])
     largest = largest[np.isfinite(largest)]
-    return {name: float((1 + (largest >= own).sum()) / (1 + len(largest))) for name, (own, _) in standard.items()}
+    return {
+        name: float((1 + (largest >= own - ROUNDING).sum()) / (1 + len(largest))) for name, (own, _) in standard.items()
+    }
 
 
 def _standardised(score: float, shuffled: Float64s) -> tuple[float, Float64s]:

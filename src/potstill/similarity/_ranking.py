@@ -28,7 +28,7 @@ from potstill.similarity._resampling import (
     tied_with_first,
     variance_of,
 )
-from potstill.similarity._scoring import Column
+from potstill.similarity._scoring import MOST_IMAGES_PREPARED, Column
 from potstill.types import MetricScore, Progress, RankedSource, Ranking, SourceOutputs, no_progress
 
 if TYPE_CHECKING:
@@ -42,12 +42,14 @@ FEW_DRAWS, FEW_PERMUTATIONS = 20, 19  # of others; 19 is the fewest that can sho
 class Given:
     """What a metric may need beside the outputs of the sources.
 
-    `reference_features` `(N, E)` are another model's features of the scoring images, in their order, for all sources;
+    `reference_features` `(N, E)` are another model's features of the scoring images, in their order, for all sources
+    but `reference`, which is that model itself if it is one of them;
     `random_features` those of each source's architecture with random weights; `stated_accuracy` that of each source's
     card.
     """
 
     reference_features: Array | None = None
+    reference: str | None = None
     random_features: Mapping[str, Array] = field(default_factory=dict)
     stated_accuracy: Mapping[str, float] = field(default_factory=dict)
 
@@ -112,16 +114,17 @@ def rank_sources(
         if name not in errors
     }
     (main_name, main), *others = metrics.items()
-    asked = _Asked.of(main, draws, permutations)
+    asked = _Asked.of(main, len(index), draws, permutations)
     halves = draw_halves(index, asked.draws, seed=seed) if main.looks_at_images else []
     # What a ranker gives is relative to the other sources, on shuffled labels too: that says nothing about relatedness.
-    absolute = main.looks_at_images and not isinstance(main, Ranker)
+    absolute = main.looks_at_images and "labels" in main.needs and not isinstance(main, Ranker)
     labelings = shuffled_labels(index, asked.permutations, seed=seed) if absolute else []
     total = len(values) * (len(metrics) * (2 if halves else 1) + bool(labelings))
     advance = _Counter(progress, total)
 
     column = _Judged(Column(main_name, main, values, index, advance), halves, len(counts), advance)
-    null = column.scored.shuffled(labelings, advance) if labelings else []
+    # The true labels go the same way as the shuffled ones, so that equal labelings have equal scores.
+    own, *null = column.scored.shuffled([index, *labelings], advance) if labelings else [{}]
     few = [] if draws == 0 else halves[:FEW_DRAWS]
     columns = [
         column,
@@ -131,7 +134,7 @@ def rank_sources(
 
     scores = column.scored.scores
     ranks = rank_probabilities(scores, column.deviations)
-    chances = p_values(scores, null)
+    chances = p_values(own, null)
     rows = [
         RankedSource(
             name=name,
@@ -166,8 +169,8 @@ class _Asked:
     permutations: int
 
     @staticmethod
-    def of(metric: Metric | Ranker, draws: int | None, permutations: int | None) -> _Asked:
-        fast = metric.prepare is not None
+    def of(metric: Metric | Ranker, images: int, draws: int | None, permutations: int | None) -> _Asked:
+        fast = metric.prepare is not None and images <= MOST_IMAGES_PREPARED
         usual, usual_permutations = (DRAWS, PERMUTATIONS) if fast else (FEW_DRAWS, FEW_PERMUTATIONS)
         return _Asked(usual if draws is None else draws, usual_permutations if permutations is None else permutations)
 
@@ -239,7 +242,7 @@ def _values_of(
         values["probs"] = source.logits.probs(rows)
         values["logits"] = source.logits.logits(rows)
     known = {
-        "reference_features": given.reference_features,
+        "reference_features": None if name == given.reference else given.reference_features,
         "random_features": given.random_features.get(name),
         "params": source.cost.params,
         "depth": source.cost.depth,

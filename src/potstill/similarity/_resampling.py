@@ -22,7 +22,6 @@ from scipy.stats import t as student_t
 
 from potstill.similarity._checks import Float64s, Int64s
 
-MOST_IMAGES_IN_HALVES = 1000  # of both together; keeps the interval of a large scoring set cheap
 FEWEST_IMAGES_TO_HALVE = 4  # in a class, so that both halves hold two
 
 Halves = tuple[Int64s, Int64s]
@@ -47,18 +46,17 @@ def draw_halves(index: Int64s, draws: int, *, seed: int) -> list[Halves]:
         return []
     generator = np.random.default_rng(seed)
     members = [np.flatnonzero(index == label) for label in range(len(counts))]
-    share = min(0.5, MOST_IMAGES_IN_HALVES / 2 / len(index))
-    return [_one_draw(members, share, generator) for _ in range(draws)]
+    return [_one_draw(members, generator) for _ in range(draws)]
 
 
-def _one_draw(members: Sequence[Int64s], share: float, generator: np.random.Generator) -> Halves:
+def _one_draw(members: Sequence[Int64s], generator: np.random.Generator) -> Halves:
     first, second = [], []
     for rows in members:
         shuffled = generator.permutation(rows)
         # Of an odd class one half gets an image more than the other; which one is drawn anew for every class.
-        size = int(len(rows) * share + generator.integers(2) / 2) if share == 0.5 else max(1, round(len(rows) * share))
+        size = (len(rows) + int(generator.integers(2))) // 2
         first.append(shuffled[:size])
-        second.append(shuffled[size:] if share == 0.5 else shuffled[size : 2 * size])
+        second.append(shuffled[size:])
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
 
 

@@ -22,8 +22,8 @@ _WHY_ABSENT = {
     "probs": "this source has no classifier",
     "logits": "this source has no classifier",
     "features": "this source stores none",
-    "reference_features": "there is no reference; name a source of the zoo with --reference",
-    "random_features": "its architecture cannot be built with random weights",
+    "reference_features": "there is no reference (name a source with --reference), or this source is the reference",
+    "random_features": "none were given, or its architecture cannot be built with random weights",
 }
 
 

@@ -61,15 +61,22 @@ class Ranking:
 
     @property
     def decided(self) -> bool | None:
-        """Whether the first place is decided: the source has it with a probability of 0.95; None if nobody can tell."""
+        """Whether the first place is decided: no source is tied with the first, which leads with probability 0.95.
+
+        None if nobody can tell: no resamples, or nothing to compare with.
+        """
         first = self.sources[0].rank_probabilities if self.sources else None
-        return None if first is None else first[0] >= DECIDED
+        if first is None or len(first) < 2:
+            return None
+        return first[0] >= DECIDED and not self.tied_with_first
 
     @property
     def related(self) -> bool | None:
         """Whether any source is related at all: some p-value is at most 0.05; None if nobody can tell."""
         known = [row.p_value for row in self.sources if row.p_value is not None]
-        return min(known) <= SIGNIFICANT if known else None
+        if not known or (self.permutations + 1) * SIGNIFICANT < 1:  # too few to show a small p-value
+            return None
+        return min(known) <= SIGNIFICANT
 
 
 @dataclass(frozen=True)
