@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "cache": BASE | {"files", "models", "data", "sources", "cache"},
     "similarity": BASE | {"similarity", "probes"},
     "weighting": BASE,
-    "probes": BASE,
+    "probes": BASE | {"probes"},
     "losses": BASE,
     "training": TRAINING | {"files"},
     "distillation": TRAINING | {"distillation"},

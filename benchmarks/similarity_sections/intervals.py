@@ -121,7 +121,7 @@ def _shift_of_halves(metric: str, setting: Setting, seed: int) -> float:
     rows = outputs.rows(outputs.image_ids)
     values = {"features": outputs.features[rows], "probs": outputs.logits.probs(rows), "labels": labels}
     column = Column(metric, SIMILARITIES[metric], {"source": values}, labels)
-    scores = column.halved(draw_halves(labels, 100, seed=seed), lambda: None)["source"]
+    scores = column.halved(draw_halves(labels, 100, seed=seed))["source"]
     return float(np.nanmean([scores.first, scores.second]) - column.scores["source"])
 
 

@@ -84,6 +84,9 @@ def test_metrics_stand_side_by_side_with_baselines_and_agreement(ranking):
     assert cells["agreement"] == ["with", "parc", "+1.00", "+0.67", "-1.00", "-"]
     for row in ranking["sources"]:
         row["scores"].pop("knn", None)
+    assert metrics_table(ranking) is not None  # the baselines stand beside a single metric too
+    for row in ranking["sources"]:
+        row.pop("baselines", None)
     assert metrics_table(ranking) is None
 
 

@@ -8,7 +8,18 @@ import pytest
 import torch
 
 from potstill.errors import SimilarityError, SourceError, UnknownNameError, UsageError
-from potstill.similarity import RANKERS, SIMILARITIES, Given, Metric, knn, leep, parc, rank_sources
+from potstill.similarity import (
+    BASELINES,
+    RANKERS,
+    SIMILARITIES,
+    Given,
+    Metric,
+    Ranker,
+    knn,
+    leep,
+    parc,
+    rank_sources,
+)
 from potstill.types import DenseLogits, SourceCost, SourceOutputs
 
 CLASSES, IMAGES = 4, 60
@@ -255,7 +266,8 @@ def test_rankers_rank_and_leave_out_who_fails(zoo, name):
     assert ranking.related is None  # scores relative to other sources say nothing about relatedness
     assert ranking.sources[0].name == "near"
     assert "NaN" in ranking.sources[-1].error
-    assert ranking.sources[0].scores[name].ci95 is not None
+    assert ranking.resamples == 8
+    assert sum(ranking.sources[0].rank_probabilities) == pytest.approx(1)
 
 
 def test_progress_reaches_its_total(zoo):
@@ -269,3 +281,51 @@ def test_progress_reaches_its_total(zoo):
 def test_importing_potstill_does_not_import_the_metrics():
     code = "import sys, potstill; sys.exit('potstill.similarity' in sys.modules or 'scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def fussy(features, labels):
+    """A user's metric that wants more than 30 images."""
+    if len(labels) < 40:
+        raise ValueError("too few images")
+    return np.array(features.std())
+
+
+def broken(features, labels):
+    raise RuntimeError("no such thing")
+
+
+def test_what_a_users_function_raises_is_the_failure_of_a_source(zoo):
+    ranking = rank_sources(zoo, IDS, LABELS, metric=fussy, also=[broken])
+    for row in ranking.sources:
+        assert row.score is not None
+        assert row.scores[ranking.metric].ci95 is None  # not defined on halves
+        assert row.rank_probabilities is None
+        (failed,) = [score for name, score in row.scores.items() if name != ranking.metric]
+        assert "RuntimeError: no such thing" in failed.error
+    assert ranking.resamples > 0
+
+
+def test_a_ranker_that_forgets_a_source_fails(zoo):
+    forgetful = Ranker(lambda features, labels: {"near": 1.0})
+    ranking = rank_sources(zoo, IDS, LABELS, metric=forgetful)
+    assert ranking.scores() == {}
+    assert "for the sources ['fair', 'near', 'noise']" in ranking.sources[0].error
+    with pytest.raises(ValueError, match="one thing of each source"):
+        Ranker(dict, needs=("features", "probs", "labels"))
+
+
+def test_a_registered_metric_keeps_its_needs_by_whatever_name(zoo):
+    by_path = rank_sources(zoo, IDS, LABELS, metric="potstill.similarity:leep")
+    assert by_path.scores() == rank_sources(zoo, IDS, LABELS, metric="leep").scores()
+    sizes = {name: replace(each, cost=SourceCost(0, 0.0, 9, depth=7)) for name, each in zoo.items()}
+    ranking = rank_sources(sizes, IDS, LABELS, metric=BASELINES["params"], also=[BASELINES["depth"], "parc"])
+    assert list(ranking.sources[0].scores) == ["params", "depth", "parc"]
+    assert ranking.sources[0].scores["parc"].ci95 is not None
+
+
+def test_a_perfect_accuracy_has_no_interval(zoo):
+    zoo["perfect"] = make_source("perfect", 50.0)
+    scores = {row.name: row.scores["knn"] for row in rank_sources(zoo, IDS, LABELS, metric="knn").sources}
+    assert scores["perfect"].score == 1
+    assert scores["perfect"].ci95 is None
+    assert scores["fair"].ci95 is not None

@@ -89,7 +89,7 @@ def test_intervals_cover_what_they_promise(name, signal):
         features = signal * centres[labels] + generator.normal(size=(100, 64))
         column = Column(name, metric, {"s": {"features": features, "labels": labels}}, labels)
         halves = draw_halves(labels, 40, seed=seed)
-        found = column.halved(halves, lambda: None)["s"]
+        found = column.halved(halves)["s"]
         scores.append(column.scores["s"])
         variances.append(variance_of(found, images=100, images_in_half=50, pairwise=metric.pairwise))
         differences.append(np.mean([found.first, found.second]) - scores[-1])
@@ -175,7 +175,7 @@ def test_p_values_are_uniform_on_noise():
         features = {name: generator.normal(size=(40, 8)) for name in "abc"}
         values = {name: {"features": each, "labels": labels} for name, each in features.items()}
         column = Column("parc", SIMILARITIES["parc"], values, labels)
-        null = column.shuffled(shuffled_labels(labels, 19, seed=seed), lambda: None)
+        null = column.shuffled(shuffled_labels(labels, 19, seed=seed))
         found.append(min(p_values(column.scores, null).values()))
     # The smallest of three sources: were they not compared with the largest of the null, this would be near 0.25.
     assert np.mean(found) == pytest.approx(0.5, abs=0.12)

@@ -123,7 +123,8 @@ def _draw_labels(material: Material, config: RunConfig, seed: int) -> LabelDraw:
     target = redraw_labels(
         material.target, seed, label_fraction=config.label_fraction, labels_per_class=config.labels_per_class
     )
-    return LabelDraw(target, rank_material(material, target, replace(config, seed=seed)))
+    # Only the first ranking is written; of the others the scores make the weights.
+    return LabelDraw(target, rank_material(material, target, replace(config, seed=seed), scores_only=seed > 0))
 
 
 def _one_run(

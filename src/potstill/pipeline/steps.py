@@ -17,7 +17,7 @@ from potstill.pipeline.preparation import Material, device_of, resolve_config
 from potstill.pipeline.ranking import rank_material
 from potstill.pipeline.student_runs import StudentRun, train_method
 from potstill.reporting import claim_directory
-from potstill.similarity import AnyMetric, rank_sources
+from potstill.similarity import AnyMetric, Given, rank_sources
 from potstill.types import Progress, Ranking, SourceOutputs, SourceSpec, SourceWeights, Target, Zoo, no_progress
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ def rank(
     also: Sequence[AnyMetric] = (),
     scoring_images: int = 500,
     seed: int = 0,
+    given: Given | None = None,
 ) -> Ranking:
     """Rank sources by similarity to the target, on at most `scoring_images` labeled training images.
 
@@ -74,9 +75,10 @@ def rank(
         also: further metrics to compute beside it.
         scoring_images: cap of the stratified sample.
         seed: of the sample.
+        given: what some metrics need beside the outputs, for the images of `scoring_ids` in their order.
     """
     ids = scoring_ids(target, limit=scoring_images, seed=seed)
-    return rank_sources(outputs, ids, target.labels_of(ids), metric=metric, also=tuple(also), seed=seed)
+    return rank_sources(outputs, ids, target.labels_of(ids), metric=metric, also=tuple(also), given=given, seed=seed)
 
 
 def distill(

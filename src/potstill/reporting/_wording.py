@@ -65,7 +65,7 @@ def score(value: float | None) -> str:
     >>> score(0.61234), score(None)
     ('0.612', '-')
     """
-    return MISSING if value is None else f"{value:.3f}"
+    return MISSING if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
 
 
 def listing(items: Sequence[str]) -> str:

@@ -53,7 +53,8 @@ def metrics_table(ranking: Mapping[str, Any]) -> Table | None:
     """
     metrics = list(dict.fromkeys(name for row in ranking["sources"] for name in row.get("scores") or {}))
     baselines = list(dict.fromkeys(name for row in ranking["sources"] for name in row.get("baselines") or {}))
-    if len(metrics) < 2:
+    baselines = [name for name in baselines if name not in metrics]
+    if len(metrics) + len(baselines) < 2:
         return None
     table = _empty("Metrics side by side; scores of different metrics do not compare")
     table.add_column("source", overflow="fold")

@@ -54,6 +54,8 @@ def _sentences_on_sureness(ranking: Mapping[str, Any], scored: list[Mapping[str,
             "How sure this order is cannot be said, nothing is decidable: there are no resamples, which take a metric "
             "of images and four labels in most classes."
         )
+    elif len(scored) > 1 and ranking.get("resamples"):
+        sentences.append("Some score is not defined on halves of the labeled images, so nothing is said about ranks.")
     lowest = min((source["p_value"] for source in scored if source.get("p_value") is not None), default=None)
     if ranking.get("related") is False and lowest is not None:
         sentences.append(

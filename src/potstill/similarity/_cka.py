@@ -52,12 +52,12 @@ def cka(features: Array, labels: Array | None = None, *, reference_features: Arr
     if len(matrix) < 4:
         raise SimilarityError(f"cka: the unbiased estimate needs at least 4 images, got {len(matrix)}.")
     matrix, other = _unit(centre_columns(matrix)), _unit(centre_columns(other))
+    own, others, shared = _unbiased_hsics(matrix, other)
     # Feature scale is one here, so a self-similarity at rounding level is an exact zero.
-    own, others = _unbiased_hsic(matrix, matrix), _unbiased_hsic(other, other)
     for value, what in ((own, "features"), (others, "labels or reference features")):
         if value <= 1e-14:
             raise SimilarityError(f"cka: the {what} hold no similarity structure (unbiased HSIC with itself is 0).")
-    return finite_score(_unbiased_hsic(matrix, other) / np.sqrt(own * others), metric="cka")
+    return finite_score(shared / np.sqrt(own * others), metric="cka")
 
 
 def _unit(centred: Float64s) -> Float64s:
@@ -65,24 +65,37 @@ def _unit(centred: Float64s) -> Float64s:
     return np.asarray(centred / np.sqrt(np.mean((centred**2).sum(axis=1))), dtype=np.float64)
 
 
-def _unbiased_hsic(first: Float64s, second: Float64s) -> float:
-    """Song et al. 2012, equation 4, from the features of two linear kernels K and L, without the kernels.
+def _unbiased_hsics(first: Float64s, second: Float64s) -> tuple[float, float, float]:
+    """Unbiased HSIC of the linear kernels K and L of two feature sets: (K with K, L with L, K with L).
 
-    With k and l the kernels' diagonals, which are to be set to zero:
-    trace(KL) = |first' second|^2 - k.l, and the row sums are K1 = first (first' 1) - k.
+    Song et al. 2012, equation 4. With k and l the kernels' diagonals, which are to be set to zero:
+    trace(KL) = |first' second|^2 - k.l, and the row sums are K1 = first (first' 1) - k. A kernel is only formed where
+    images are fewer than dimensions.
     """
     count = len(first)
-    first_diagonal, second_diagonal = (first**2).sum(axis=1), (second**2).sum(axis=1)
-    first_sums = first @ first.sum(axis=0) - first_diagonal
-    second_sums = second @ second.sum(axis=0) - second_diagonal
-    trace = _squared_product(first, second) - first_diagonal @ second_diagonal
-    total = first_sums.sum() * second_sums.sum() / ((count - 1) * (count - 2))
-    crossed = 2 * (first_sums @ second_sums) / (count - 2)
-    return float((trace + total - crossed) / (count * (count - 3)))
+    first_kernel, second_kernel = (side @ side.T if count < side.shape[1] else None for side in (first, second))
+    diagonals = [np.einsum("nd,nd->n", side, side) for side in (first, second)]
+    sums = [side @ side.sum(axis=0) - own for side, own in zip((first, second), diagonals, strict=True)]
+
+    def hsic(squared_product: float, one: int, other: int) -> float:
+        trace = squared_product - diagonals[one] @ diagonals[other]
+        total = sums[one].sum() * sums[other].sum() / ((count - 1) * (count - 2))
+        crossed = 2 * (sums[one] @ sums[other]) / (count - 2)
+        return float((trace + total - crossed) / (count * (count - 3)))
+
+    own = hsic(_squared_product(first, first, first_kernel, first_kernel), 0, 0)
+    others = hsic(_squared_product(second, second, second_kernel, second_kernel), 1, 1)
+    return own, others, hsic(_squared_product(first, second, first_kernel, second_kernel), 0, 1)
 
 
-def _squared_product(first: Float64s, second: Float64s) -> float:
-    """|first' second|^2 = trace(first first' second second'), by the smaller of the two products."""
-    if len(first) < min(first.shape[1], second.shape[1]):
-        return float(np.vdot(first @ first.T, second @ second.T))
+def _squared_product(
+    first: Float64s, second: Float64s, first_kernel: Float64s | None, second_kernel: Float64s | None
+) -> float:
+    """|first' second|^2 = trace(K L), by the kernels that there are."""
+    if first_kernel is not None and second_kernel is not None:
+        return float(np.vdot(first_kernel, second_kernel))
+    if first_kernel is not None:
+        return float(np.vdot(second, first_kernel @ second))
+    if second_kernel is not None:
+        return float(np.vdot(first, second_kernel @ first))
     return float(np.square(first.T @ second).sum())

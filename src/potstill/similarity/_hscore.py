@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potstill.similarity._checks import Float64s, centre_columns, check_features, finite_score
-from potstill.similarity._spectrum import label_spectrum
+from potstill.similarity._components import label_spectrum
 
 if TYPE_CHECKING:
     from potstill.similarity._checks import Array

@@ -50,16 +50,17 @@ def knn(features: Array, labels: Array, *, k: int = 1) -> float:
     one_hot = np.eye(len(counts))[index]
     hits = 0.0
     for start in range(0, len(directions), ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + ROWS_AT_ONCE, len(directions)))
-        cosines = directions[rows] @ directions.T
-        cosines[np.arange(len(rows)), rows] = -np.inf  # itself, by row number
-        hits += _hits(_votes(cosines, one_hot, k), index[rows])
+        block = slice(start, min(start + ROWS_AT_ONCE, len(directions)))
+        cosines = directions[block] @ directions.T
+        rows = np.arange(block.stop - start)
+        cosines[rows, start + rows] = -np.inf  # itself, by row number
+        hits += _hits(_votes(cosines, one_hot, k), index[block])
     return finite_score(hits / len(matrix), metric="knn")
 
 
 def _votes(cosines: Float64s, one_hot: Float64s, k: int) -> Float64s:
     """Votes of the k nearest for each class; those tied with the k-th share the places that are left."""
-    last = np.partition(cosines, -k, axis=1)[:, -k, None]
+    last = (cosines.max(axis=1) if k == 1 else np.partition(cosines, -k, axis=1)[:, -k])[:, None]
     nearer = cosines > last + TIE
     tied = np.abs(cosines - last) <= TIE
     share = (k - nearer.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from potstill.errors import SimilarityError
 from potstill.similarity._checks import Float64s, check_matrix, check_targets, finite_score
-from potstill.similarity._spectrum import label_spectrum
+from potstill.similarity._components import label_spectrum
 
 if TYPE_CHECKING:
     from potstill.similarity._checks import Array

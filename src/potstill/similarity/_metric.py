@@ -57,6 +57,9 @@ class Ranker:
 
     It returns {source: float}, higher is better. `needs` names what each source gives, and `labels`. On bad outputs of
     one source it raises `SimilarityError` with that source's name in `source`.
+
+    Raises:
+        ValueError: needs other than one thing of each source and the labels.
     """
 
     function: Callable[..., dict[str, float]]
@@ -65,3 +68,7 @@ class Ranker:
     prepare: None = None
     bounds: tuple[float, float] = (-math.inf, math.inf)
     looks_at_images: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.needs) != 2 or "labels" not in self.needs:
+            raise ValueError(f"A ranker needs one thing of each source and the labels, got needs {self.needs}.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ def rank_sources(
         permutations: shuffled labelings for the p-values of `metric`; None for 99, or 19 where the metric is slow; 0
             for none, as for rankers, whose scores are relative.
         seed: of draws and permutations; the same ones serve all sources.
-        progress: told how many (metric, source) pairs are done.
+        progress: told how many metrics are done; the permutations count as one.
 
     Returns:
         A `Ranking`. Intervals and rank probabilities are there where most labeled images lie in classes with 4 of them.
@@ -115,21 +116,24 @@ def rank_sources(
     }
     (main_name, main), *others = metrics.items()
     asked = _Asked.of(main, len(index), draws, permutations)
-    halves = draw_halves(index, asked.draws, seed=seed) if main.looks_at_images else []
+    halves = draw_halves(index, asked.draws, seed=seed)
     # What a ranker gives is relative to the other sources, on shuffled labels too: that says nothing about relatedness.
     absolute = main.looks_at_images and "labels" in main.needs and not isinstance(main, Ranker)
     labelings = shuffled_labels(index, asked.permutations, seed=seed) if absolute else []
-    total = len(values) * (len(metrics) * (2 if halves else 1) + bool(labelings))
-    advance = _Counter(progress, total)
+    steps, total = itertools.count(1), len(metrics) + bool(labelings)
 
-    column = _Judged(Column(main_name, main, values, index, advance), halves, len(counts), advance)
-    # The true labels go the same way as the shuffled ones, so that equal labelings have equal scores.
-    own, *null = column.scored.shuffled([index, *labelings], advance) if labelings else [{}]
-    few = [] if draws == 0 else halves[:FEW_DRAWS]
-    columns = [
-        column,
-        *(_Judged(Column(name, each, values, index, advance), few, len(counts), advance) for name, each in others),
-    ]
+    def judge(name: str, metric: Metric | Ranker, halves: Sequence[Halves]) -> _Judged:
+        judged = _Judged(Column(name, metric, values, index), halves, len(counts))
+        progress("similarity", next(steps), total)
+        return judged
+
+    column = judge(main_name, main, halves)
+    own, null = {}, []
+    if labelings:
+        # The true labels go the same way as the shuffled ones, so that equal labelings have equal scores.
+        own, *null = column.scored.shuffled([index, *labelings])
+        progress("similarity", next(steps), total)
+    columns = [column, *(judge(name, each, halves[:FEW_DRAWS]) for name, each in others)]
     baselines = {name: Column(name, each, values, index).scores for name, each in BASELINES.items()}
 
     scores = column.scored.scores
@@ -155,7 +159,7 @@ def rank_sources(
         scoring_images=len(index),
         sources=tuple(rows),
         tied_with_first=() if ranks is None else tied_with_first(scores, column.deviations, column.quantile),
-        resamples=0 if ranks is None else 2 * len(halves),
+        resamples=2 * len(halves) if main.looks_at_images else 0,
         permutations=len(labelings) if chances else 0,
         agreement=agreement_of({each.scored.name: each.scored.scores for each in columns} | baselines),
     )
@@ -178,7 +182,7 @@ class _Asked:
 class _Judged:
     """A column with the uncertainty of its scores."""
 
-    def __init__(self, column: Column, halves: Sequence[Halves], classes: int, advance: Callable[[], None]) -> None:
+    def __init__(self, column: Column, halves: Sequence[Halves], classes: int) -> None:
         self.scored = column
         self.variances: dict[str, float] = {}
         self.deviations: dict[str, Float64s] = {}
@@ -186,7 +190,7 @@ class _Judged:
         if not halves or not column.metric.looks_at_images:
             return
         size = size_of_halves(halves)
-        for name, scores in column.halved(halves, advance).items():
+        for name, scores in column.halved(halves).items():
             variance = variance_of(scores, images=column.images, images_in_half=size, pairwise=column.metric.pairwise)
             if variance is not None:
                 self.variances[name] = variance
@@ -197,22 +201,11 @@ class _Judged:
         if source in self.scored.errors:
             return MetricScore(None, self.scored.errors[source])
         score = self.scored.scores[source]
-        if source not in self.variances:
+        if not self.variances.get(source):  # unknown, or the same on all halves, as a perfect accuracy is
             return MetricScore(score)
         return MetricScore(
             score, None, interval_around(score, self.variances[source], self.quantile, self.scored.metric.bounds)
         )
-
-
-class _Counter:
-    """Counts (metric, source) pairs for the user."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def __call__(self) -> None:
-        self._done = min(self._done + 1, self._total)
-        self._progress("similarity", self._done, self._total)
 
 
 def _named(metric: AnyMetric, also: Sequence[AnyMetric]) -> dict[str, Metric | Ranker]:

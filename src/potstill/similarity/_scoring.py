@@ -33,14 +33,7 @@ class Column:
     `scores` and `errors` have one entry a source together. `seconds` adds up what each source took.
     """
 
-    def __init__(
-        self,
-        name: str,
-        metric: Metric | Ranker,
-        values: Mapping[str, Values],
-        index: Int64s,
-        advance: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, name: str, metric: Metric | Ranker, values: Mapping[str, Values], index: Int64s) -> None:
         self.name = name
         self.metric = metric
         self.images = len(index)
@@ -52,46 +45,41 @@ class Column:
         if isinstance(metric, Ranker):
             self._score_together(metric)
         else:
-            self._score_each(metric, advance)
+            self._score_each(metric)
         self._values = {source: self._values[source] for source in self.scores}
 
-    def halved(self, halves: Sequence[Halves], advance: Callable[[], None]) -> dict[str, HalfScores]:
-        """Scores of every source on both halves of every draw. `advance` is called after each source."""
+    def halved(self, halves: Sequence[Halves]) -> dict[str, HalfScores]:
+        """Scores of every source on both halves of every draw."""
         parts = [part for draw in halves for part in draw]
-        found = self._on_parts([(rows, self._index[rows]) for rows in parts], advance)
+        found = self._on_parts([(rows, self._index[rows]) for rows in parts])
         return {name: HalfScores(scores[0::2], scores[1::2]) for name, scores in found.items()}
 
-    def shuffled(self, labelings: Sequence[Int64s], advance: Callable[[], None]) -> list[dict[str, float]]:
+    def shuffled(self, labelings: Sequence[Int64s]) -> list[dict[str, float]]:
         """Scores of every source on all images with other labels, one mapping for each labeling."""
         everything = np.arange(len(self._index))
-        found = self._on_parts([(everything, labels) for labels in labelings], advance)
+        found = self._on_parts([(everything, labels) for labels in labelings])
         return [{name: float(scores[number]) for name, scores in found.items()} for number in range(len(labelings))]
 
-    def _on_parts(self, parts: Sequence[tuple[Int64s, Int64s]], advance: Callable[[], None]) -> dict[str, Float64s]:
+    def _on_parts(self, parts: Sequence[tuple[Int64s, Int64s]]) -> dict[str, Float64s]:
         """`(len(parts),)` scores of each source; NaN where the metric is not defined."""
         if isinstance(self.metric, Ranker):
-            return self._together_on_parts(self.metric, parts, advance)
+            return self._together_on_parts(self.metric, parts)
         found = {}
         for source, values in self._values.items():
             with self._timed(source):
                 scorer = _subset_scorer(self.metric, values, len(self._index))
                 found[source] = np.array([_or_nan(scorer, rows, labels) for rows, labels in parts])
-            advance()
         return found
 
-    def _together_on_parts(
-        self, ranker: Ranker, parts: Sequence[tuple[Int64s, Int64s]], advance: Callable[[], None]
-    ) -> dict[str, Float64s]:
+    def _together_on_parts(self, ranker: Ranker, parts: Sequence[tuple[Int64s, Int64s]]) -> dict[str, Float64s]:
         table = np.full((len(self._values), len(parts)), np.nan)
         for number, (rows, labels) in enumerate(parts):
             with self._timed(*self._values):
                 try:
-                    scores = ranker.function(self._of_sources(ranker, rows), labels)
+                    scores = self._together(ranker, rows, labels)
                 except SimilarityError:
                     continue
             table[:, number] = [scores[source] for source in self._values]
-        for _ in self._values:
-            advance()
         return dict(zip(self._values, table, strict=True))
 
     def _lacks(self, source: str, values: Values) -> bool:
@@ -102,14 +90,13 @@ class Column:
             self.errors[source] = f"{self.name}: needs {' and '.join(missing)}, but {why}."
         return bool(missing)
 
-    def _score_each(self, metric: Metric, advance: Callable[[], None]) -> None:
+    def _score_each(self, metric: Metric) -> None:
         for source, values in self._values.items():
             with self._timed(source):
                 try:
                     self._enter(source, metric.function(*(values[need] for need in metric.needs)))
                 except SimilarityError as error:
                     self.errors[source] = str(error)
-            advance()
 
     def _score_together(self, ranker: Ranker) -> None:
         """Sources on which the ranker fails are left out one by one, so that they do not fail the others."""
@@ -117,7 +104,7 @@ class Column:
         while self._values:
             with self._timed(*self._values):
                 try:
-                    scores = ranker.function(self._of_sources(ranker, everything), self._index)
+                    scores = self._together(ranker, everything, self._index)
                 except SimilarityError as error:
                     guilty = error.source if error.source in self._values else None
                     for source in [guilty] if guilty else list(self._values):
@@ -134,9 +121,15 @@ class Column:
         else:
             self.errors[source] = f"{self.name}: returned {float(score)}, not a finite number."
 
-    def _of_sources(self, ranker: Ranker, rows: Int64s) -> dict[str, npt.NDArray[Any]]:
-        (need,) = (need for need in ranker.needs if need != "labels")
-        return {source: values[need][rows] for source, values in self._values.items()}
+    def _together(self, ranker: Ranker, rows: Int64s, labels: Int64s) -> dict[str, float]:
+        need = next(need for need in ranker.needs if need != "labels")
+        outputs = {source: values[need][rows] for source, values in self._values.items()}
+        scores = ranker.function(outputs, labels)
+        if set(scores) != set(outputs):
+            raise SimilarityError(
+                f"{self.name}: returned scores of {sorted(scores)} for the sources {sorted(outputs)}."
+            )
+        return scores
 
     @contextmanager
     def _timed(self, *sources: str) -> Iterator[None]:
