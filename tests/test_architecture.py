@@ -18,7 +18,7 @@ PURE = {"similarity", "weighting", "probes", "losses", "evaluation.metrics"}
 TRAINING = BASE | PURE | {"models", "training"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "types": {"types"},
+    "types": {"errors", "types"},
     "files": {"errors"},
     "models": BASE | {"files"},
     "data": BASE | {"files", "data"},

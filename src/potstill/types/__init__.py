@@ -13,8 +13,10 @@ from potstill.types._source import (
     SourceCost,
     SourceOutputs,
     SourceSpec,
+    TopKLogits,
     Zoo,
 )
+from potstill.types._soft_targets import DenseTargets, SoftTargets, TopKTargets
 from potstill.types._student import Batch, Evaluation, Probe, ViewKind
 from potstill.types._target import BadImage, Split, Target
 
@@ -22,6 +24,7 @@ __all__ = [
     "BadImage",
     "Batch",
     "DenseLogits",
+    "DenseTargets",
     "Evaluation",
     "Floats",
     "Ints",
@@ -33,12 +36,15 @@ __all__ = [
     "RankedSource",
     "Ranking",
     "Rows",
+    "SoftTargets",
     "SourceCost",
     "SourceOutputs",
     "SourceSpec",
     "SourceWeights",
     "Split",
     "Target",
+    "TopKLogits",
+    "TopKTargets",
     "ViewKind",
     "Zoo",
     "no_progress",

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from potstill.errors import UsageError
 from potstill.types._array import Rows
 
 LabelSpace = Literal["source", "clusters", "target"]
@@ -105,6 +106,46 @@ class DenseLogits:
     def probs(self, rows: npt.NDArray[np.int64], temperature: float = 1.0) -> npt.NDArray[np.float32]:
         """softmax(z / temperature) of the given rows, `(len(rows), Z)` float32."""
         return np.exp(self.log_probs(rows, temperature))
+
+
+TAIL_TEMPERATURES = (1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class TopKLogits:
+    """The K largest of Z logits of every image, with what is needed to soften them exactly at T = 1, 2 and 4.
+
+    `indices` `(N, K)` unsigned integers, largest logit first; `shifted` `(N, K)` float16, z - max(z); `maximum` `(N,)`
+    float32; `tails` `(N, 3)` float32, the log-sum-exp of (z - max(z)) / T over the other Z - K classes at each T of
+    TAIL_TEMPERATURES; `mean` and `deviation` `(N,)` float32, of all Z logits (deviation with divisor Z).
+    """
+
+    indices: Rows
+    shifted: Rows
+    maximum: Rows
+    tails: Rows
+    mean: Rows
+    deviation: Rows
+    num_classes: int
+
+    def probs(
+        self, rows: npt.NDArray[np.int64], temperature: float = 1.0
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Class ids and softmax(z / temperature) of the K likeliest classes of the given rows, `(len(rows), K)` each.
+
+        Raises UsageError for a temperature at which the tail was not kept.
+        """
+        if temperature not in TAIL_TEMPERATURES:
+            raise UsageError(
+                f"Sources of so many classes keep their {self.indices.shape[1]} likeliest; these can be softened at "
+                f"temperature {', '.join(f'{each:g}' for each in TAIL_TEMPERATURES)}, not {temperature:g}. Use one of "
+                "these."
+            )
+        scaled = np.asarray(self.shifted[rows], dtype=np.float32) / np.float32(temperature)
+        tail = np.asarray(self.tails[rows])[:, TAIL_TEMPERATURES.index(temperature)]
+        log_sum = np.logaddexp(np.log(np.exp(scaled).sum(axis=1)), tail)[:, None]
+        indices = np.asarray(self.indices[rows]).astype(np.int64)
+        return indices, np.exp(scaled - log_sum).astype(np.float32)
 
 
 @dataclass(frozen=True)

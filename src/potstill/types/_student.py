@@ -12,6 +12,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
+    from potstill.types._soft_targets import SoftTargets
+
 ViewKind = Literal["plain", "weak", "strong"]
 
 
@@ -29,10 +31,12 @@ class Probe:
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step's images, already augmented and normalised, float32 `(B, 3, H, W)`.
+    """One training step's images `(B, 3, H, W)`, already augmented: uint8 until they are where the student is, then
+    normalised float32.
 
-    `pool_rows` `(M,)` int64 are positions in `Split.pool`; `pool_weak` and `pool_strong` are two views of those images
-    (either may be None when the method does not need it). `progress` goes from 0 to 1 over the run.
+    `pool_rows` `(M,)` int64 are positions in the pool; `pool_weak` and `pool_strong` are two views of those images
+    (either may be None when the method does not need it). `answers` is what each source says about them, in the order
+    of the student's sources. `progress` goes from 0 to 1 over the run.
     """
 
     labeled_images: torch.Tensor
@@ -41,6 +45,7 @@ class Batch:
     pool_weak: torch.Tensor | None
     pool_strong: torch.Tensor | None
     progress: float
+    answers: tuple[SoftTargets, ...] = ()
 
 
 @dataclass(frozen=True)
