@@ -6,6 +6,7 @@ Tensor legend: N images, B batch, D feature dims, C target classes, Z source cla
 from potstill.types._array import Floats, Ints, Rows
 from potstill.types._progress import Progress, no_progress
 from potstill.types._ranking import MetricScore, RankedSource, Ranking, SourceWeights
+from potstill.types._soft_targets import DenseTargets, SoftTargets, TopKTargets
 from potstill.types._source import (
     DenseLogits,
     LabelSpace,
@@ -16,7 +17,6 @@ from potstill.types._source import (
     TopKLogits,
     Zoo,
 )
-from potstill.types._soft_targets import DenseTargets, SoftTargets, TopKTargets
 from potstill.types._student import Batch, Evaluation, Probe, ViewKind
 from potstill.types._target import BadImage, Split, Target
 

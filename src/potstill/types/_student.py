@@ -34,7 +34,8 @@ class Batch:
     """One training step's images `(B, 3, H, W)`, already augmented: uint8 until they are where the student is, then
     normalised float32.
 
-    `pool_rows` `(M,)` int64 are positions in the pool; `pool_weak` and `pool_strong` are two views of those images
+    `pool_rows` `(M,)` int64 are positions in the pool, `pool_passes` the pass over the pool that each belongs to;
+    `pool_weak` and `pool_strong` are two views of those images
     (either may be None when the method does not need it). `answers` is what each source says about them, in the order
     of the student's sources. `progress` goes from 0 to 1 over the run.
     """
@@ -45,6 +46,7 @@ class Batch:
     pool_weak: torch.Tensor | None
     pool_strong: torch.Tensor | None
     progress: float
+    pool_passes: torch.Tensor | None = None
     answers: tuple[SoftTargets, ...] = ()
 
 
