@@ -163,9 +163,12 @@ COMMANDS = {"demo", "run", "rank", "distill", "compare", "evaluate", "predict", 
 OPTIONS_OF_COMPARE = {
     "--output --methods --seeds --overwrite --resume --json --config --layout --unlabeled --split-seed --test-fraction",
     "--label-fraction --labels-per-class --use-val --no-use-val --max-bad --seed --zoo --metric --reference",
-    "--scoring-images --scheme --power --softmax-temperature --top-k --student --student-weights --image-size",
-    "--label-weight --temperature --batch-size --epochs --steps --minutes --lr --weight-decay --ema --bn --flip",
-    "--no-flip --unlabeled-ratio --threshold --device --workers --cache-dir --offline --no-offline -o",
+    "--scoring-images --scheme --power --softmax-temperature --top-k --min-weight --student --student-weights",
+    "--image-size --label-weight --temperature --source-temperature --standardise-logits --no-standardise-logits",
+    "--confidence --stored-views --label-smoothing --mixup --balanced --no-balanced --augment --batch-size",
+    "--accumulation --epochs --steps --minutes --lr --weight-decay --ema --bn --flip --no-flip --unlabeled-ratio",
+    "--threshold --precision --memory-format --compile --no-compile --worker-start --packed-gb --device --workers",
+    "--cache-dir --offline --no-offline -o",
 }
 
 

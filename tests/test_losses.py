@@ -1,10 +1,18 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 
-from potstill.losses import consistency_loss, cross_entropy, soft_cross_entropy, weighted_sum
+from potstill.losses import (
+    consistency_loss,
+    cross_entropy,
+    soft_cross_entropy,
+    soft_target_losses,
+    weighted_sum,
+)
+from potstill.types import DenseTargets, TopKTargets
 
 
 def random(*shape, seed=0):
@@ -147,3 +155,68 @@ def test_wrong_arguments_are_named():
         soft_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 3), temperature=0.0)
     with pytest.raises(ValueError, match="expected weak_logits of shape"):
         consistency_loss(torch.zeros(1, 3), torch.zeros(2, 3), threshold=0.5)
+
+
+def spread(target):
+    """A top-k target written out over all classes."""
+    others = target.num_classes - target.probs.shape[1]
+    rest = (1 - target.probs.sum(dim=1, keepdim=True)) / max(1, others)
+    return rest.expand(-1, target.num_classes).scatter(1, target.indices, target.probs)
+
+
+def likeliest(probs, k):
+    values, indices = probs.topk(k, dim=1)
+    return TopKTargets(indices, values, probs.shape[1])
+
+
+@pytest.mark.parametrize("confident", [False, True])
+def test_many_sources_at_once_equal_one_at_a_time(confident):
+    classes, temperatures, rows = (5, 9, 30, 4), (1.0, 2.0, 4.0, 0.5), 7
+    dense = [random(rows, each, seed=each).softmax(dim=1) for each in classes]
+    targets = [DenseTargets(dense[0]), DenseTargets(dense[1]), likeliest(dense[2], 6), likeliest(dense[3], 4)]
+    if confident:
+        targets = [replace(each, confidence=random(rows, seed=9).abs()) for each in targets]
+    weights, logits = torch.tensor([0.1, 0.4, 0.3, 0.2]), 3 * random(rows, sum(classes))
+
+    def reference(logits):
+        total = 0.0
+        blocks = torch.split(logits.double(), classes, dim=1)
+        for block, target, temperature, weight in zip(blocks, targets, temperatures, weights, strict=True):
+            probs = (spread(target) if isinstance(target, TopKTargets) else target.probs).double()
+            losses = -(probs * torch.log_softmax(block / temperature, dim=1)).sum(dim=1)
+            total = total + weight * temperature**2 * (losses * (target.confidence if confident else 1.0)).mean()
+        return total
+
+    def ours(logits):
+        return soft_target_losses(logits, targets, temperatures=temperatures) @ weights
+
+    assert ours(logits).item() == pytest.approx(reference(logits).item(), rel=1e-6)
+    torch.testing.assert_close(gradient_of(ours, logits), gradient_of(reference, logits).float(), rtol=1e-5, atol=1e-7)
+
+
+def test_one_source_equals_the_single_loss():
+    logits, probs = random(3, 6), random(3, 6, seed=1).softmax(dim=1)
+    (many,) = soft_target_losses(logits, [DenseTargets(probs)], temperatures=[2.0])
+    assert many.item() == pytest.approx(soft_cross_entropy(logits, probs, temperature=2.0).item(), rel=1e-6)
+
+
+def test_agreement_with_every_source_gives_no_gradient():
+    logits = random(4, 7)
+    targets = [DenseTargets((block / 3).softmax(dim=1)) for block in torch.split(logits, (3, 4), dim=1)]
+    gradient = gradient_of(lambda z: soft_target_losses(z, targets, temperatures=[3.0, 3.0]).sum(), logits)
+    assert gradient.abs().max() < 1e-7
+
+
+@pytest.mark.parametrize(
+    ("shape", "temperatures", "message"),
+    [
+        ((2, 5), [1.0], "expected logits of 4 classes"),
+        ((3, 4), [1.0], "expected 3 rows"),
+        ((2, 4), [0.0], "temperatures > 0"),
+        ((2, 4), [1.0, 1.0], "1 temperatures|and 2"),
+        ((0, 4), [1.0], "both at least 1"),
+    ],
+)
+def test_wrong_targets_are_named(shape, temperatures, message):
+    with pytest.raises(ValueError, match=message):
+        soft_target_losses(torch.zeros(shape), [DenseTargets(torch.full((2, 4), 0.25))], temperatures=temperatures)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.errors import UnknownNameError, WeightingError
-from potstill.types import MetricScore, RankedSource, Ranking
-from potstill.weighting import SCHEMES, weigh
+from potstill.types import MetricScore, RankedSource, Ranking, SourceWeights
+from potstill.weighting import SCHEMES, drop_weak, weigh
 
 FINITE = st.floats(-1e3, 1e3, allow_subnormal=False)
 SCORES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), FINITE, min_size=1, max_size=8)
@@ -136,3 +136,23 @@ def test_unknown_scheme():
 def test_options_out_of_range(options, message):
     with pytest.raises(WeightingError, match=message):
         weigh(ZOO, **options)
+
+
+def test_weak_sources_lose_their_weight_to_the_others_in_proportion():
+    weights = SourceWeights("power", {"a": 0.6, "b": 0.39, "c": 0.007, "d": 0.003})
+    kept = drop_weak(weights, minimum=0.01).values
+    assert kept["d"] == 0.0
+    assert [kept[name] for name in "abc"] == pytest.approx([0.6 / 0.997, 0.39 / 0.997, 0.007 / 0.997])
+    assert drop_weak(weights, minimum=0).values == weights.values
+    assert list(drop_weak(weights, minimum=1).values.values()) == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_equal_sources_are_never_weak_however_many():
+    weights = SourceWeights("equal", {str(number): 0.001 for number in range(1000)})
+    assert min(drop_weak(weights, minimum=1.0).values.values()) > 0
+
+
+@pytest.mark.parametrize("minimum", [-0.1, 1.1, float("nan")])
+def test_a_share_out_of_range_is_refused(minimum):
+    with pytest.raises(WeightingError, match="between 0 and 1"):
+        drop_weak(SourceWeights("equal", {"a": 1.0}), minimum=minimum)

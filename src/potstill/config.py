@@ -69,13 +69,39 @@ class RunConfig:
     student_weights: Path | None = option(None, "Local initial weights of the student.", "student")
     image_size: Annotated[int, at.Ge(8)] | None = option(None, "Side of the student's square input, pixels.", "student")
 
+    min_weight: Share = option(0.01, "Sources with a smaller weight are left out of the training.", "weights")
     label_weight: Share = option(0.3, "Share of the supervised loss in distillation.", "training")
     temperature: Positive = option(1.0, "Softening of the sources' answers.", "training")
-    batch_size: Annotated[int, at.Ge(4)] = option(96, "Image passes of a training step.", "training")
+    source_temperature: Literal["same", "entropy"] = option(
+        "same", "One temperature for all sources, or one for each that makes them equally certain.", "training"
+    )
+    standardise_logits: bool = option(False, "Learn z-scores of the sources' logits instead of their size.", "training")
+    confidence: Literal["none", "entropy", "maximum"] = option(
+        "none", "Let an image count more for sources that are certain about it.", "training"
+    )
+    stored_views: Annotated[int, at.Ge(0)] = option(
+        0,
+        "Augmented views of an image that sources and student both see (0: sources see it plain).",
+        "training",
+    )
+    label_smoothing: Annotated[float, at.Ge(0), at.Lt(1)] = option(
+        0.0, "Share of a label that is spread over all classes.", "training"
+    )
+    mixup: Annotated[float, at.Ge(0)] = option(
+        0.0, "Mix pairs of images; parameter of the beta draw, 0: off.", "training"
+    )
+    balanced: bool = option(False, "Show labeled images of every class equally often.", "training")
+    augment: Literal["crop", "weak"] = option(
+        "weak", "Random views of the images: crop, or weak (crop, small rotation and shift, mild tone).", "training"
+    )
+    batch_size: Annotated[int, at.Ge(4)] = option(
+        96, "Image passes of a training step, over all processes.", "training"
+    )
+    accumulation: Count = option(1, "Parts of a batch that go through the student one after the other.", "training")
     epochs: Positive | None = option(None, "Length in passes over the pool.", "training")
     steps: Count | None = option(None, "Length in steps (instead of --epochs).", "training")
     minutes: Positive | None = option(
-        None, "Length in minutes of training a student (instead of --epochs).", "training"
+        None, "Length in minutes of training a student (instead of --epochs); never exceeded.", "training"
     )
     lr: Positive = option(0.03, "Peak learning rate.", "training")
     weight_decay: Annotated[float, at.Ge(0)] = option(5e-4, "Weight decay.", "training")
@@ -91,7 +117,20 @@ class RunConfig:
     )
 
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.", "machine")
-    workers: Annotated[int, at.Ge(0)] = option(2, "Threads that decode images.", "machine")
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Precision of the student's forward pass; auto: the faster one, measured.", "training"
+    )
+    memory_format: Literal["auto", "contiguous", "channels-last"] = option(
+        "auto", "Order of image values in memory; auto: the faster one, measured.", "training"
+    )
+    compile: bool = option(False, "Compile the student with torch.compile before it trains.", "training")
+    workers: Annotated[int, at.Ge(0)] = option(2, "Threads or processes that decode and augment images.", "machine")
+    worker_start: Literal["thread", "fork", "spawn"] = option(
+        "thread", "Prepare batches in threads, or in processes that are forked or spawned.", "training"
+    )
+    packed_gb: Annotated[float, at.Ge(0)] = option(
+        8.0, "Keep decoded training images on disk up to so many GB; 0: decode them anew in every step.", "training"
+    )
     cache_dir: Path | None = option(None, "Where source outputs are kept (POTSTILL_CACHE_DIR).", "machine")
     offline: bool = option(False, "Never touch a network.", "machine")
 
@@ -102,6 +141,14 @@ OVERRIDABLE = (
     "ema",
     "label_weight",
     "temperature",
+    "source_temperature",
+    "standardise_logits",
+    "confidence",
+    "label_smoothing",
+    "mixup",
+    "balanced",
+    "augment",
+    "min_weight",
     "unlabeled_ratio",
     "threshold",
     "scheme",
@@ -113,7 +160,7 @@ EXCLUSIVE = (("epochs", "steps", "minutes"), ("label_fraction", "labels_per_clas
 BUILT_IN_ZOOS = ("mini", "light")
 PATH_FIELDS = ("unlabeled", "student_weights", "cache_dir")
 COMMAND_KEYS = ("command", "data", "method", "methods", "seeds", "cross_validate")
-MACHINE_FIELDS = ("cache_dir", "device", "workers", "offline")
+MACHINE_FIELDS = ("cache_dir", "device", "workers", "worker_start", "packed_gb", "offline")
 
 
 def build_config(values: Mapping[str, Any], *, file: Path | None = None) -> RunConfig:
@@ -211,6 +258,8 @@ def config_record(config: RunConfig, base: Path) -> dict[str, Any]:
         elif each.name == "zoo" and value not in BUILT_IN_ZOOS:
             value = portable_path(Path(value), base)
         record[each.name] = value
+    if config.steps is not None:
+        record["minutes"] = None  # they were converted to steps
     return record
 
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from potstill.types import DenseTargets, SoftTargets
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of labeled images, `mean_B -log softmax(logits)[label]`.
+
+    With smoothing s the target is (1 - s) times the label plus s spread evenly over all C classes, the label's own
+    included (Szegedy et al., CVPR 2016, arXiv 1512.00567, section 7).
 
     Args:
         logits: `(B, C)`, any floating dtype; cast to float32.
         labels: `(B,)` int64 in 0..C-1.
+        smoothing: s in [0, 1).
 
     Returns:
         Scalar float32 >= 0, in nats.
 
     Raises:
-        ValueError: shapes do not fit, or B = 0 (the mean of nothing would be NaN).
+        ValueError: shapes do not fit, B = 0 (the mean of nothing would be NaN), or s is outside its range.
 
     >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1])).item()  # log 2
     0.693147...
@@ -30,7 +38,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         raise ValueError(
             f"expected one label for each of {len(logits)} rows of logits, got shape {tuple(labels.shape)}"
         )
-    return functional.cross_entropy(logits.float(), labels)
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"expected smoothing in [0, 1), got {smoothing}")
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
 
 def soft_cross_entropy(
@@ -65,6 +75,86 @@ def soft_cross_entropy(
         raise ValueError(f"expected temperature > 0, got {temperature}")
     probs = target.detach().float().exp() if log_target else target.detach().float()
     return functional.cross_entropy(student_logits.float() / temperature, probs) * temperature**2
+
+
+def soft_target_losses(logits: Tensor, targets: Sequence[SoftTargets], *, temperatures: Sequence[float]) -> Tensor:
+    """`soft_cross_entropy` of many sources at once, `T_s^2 * mean_B c_s CE(q_s, softmax(z_s / T_s))` for each.
+
+    The gradient is computed with the loss, in one pass over the logits, and top-k targets are never spread out: with
+    p = softmax(z / T) and the rest of a target's mass even over Z - K classes, u each, the loss is
+    `-sum_K (q - u) log p - u sum_Z log p` and its gradient by z is `T c (p - q) / B`. 28 sources cost little more than
+    their matrix product.
+
+    Args:
+        logits: `(B, Z_1 + ... + Z_S)`, blocks in the order of the targets, NOT divided by T; cast to float32.
+        targets: S of them, ALREADY softened at their T; no gradient flows into them.
+        temperatures: T_s > 0.
+
+    Returns:
+        `(S,)` float32, in nats times T^2. Can be differentiated once.
+
+    Raises:
+        ValueError: shapes do not fit, B = 0, no targets, or a temperature that is not positive.
+
+    >>> coin = DenseTargets(torch.tensor([[0.5, 0.5]]))
+    >>> soft_target_losses(torch.zeros(1, 4), [coin, coin], temperatures=[2.0, 1.0])  # 4 log 2, log 2
+    tensor([2.7726, 0.6931])
+    """
+    _require_rows(logits, "logits")
+    classes = [target.num_classes for target in targets]
+    if not targets or sum(classes) != logits.shape[1] or len(temperatures) != len(targets):
+        raise ValueError(
+            f"expected logits of {sum(classes)} classes and {len(targets)} temperatures for {len(targets)} targets, "
+            f"got {logits.shape[1]} and {len(temperatures)}"
+        )
+    if any(len(target.probs) != len(logits) for target in targets):
+        raise ValueError(f"expected {len(logits)} rows in every target, got {[len(each.probs) for each in targets]}")
+    if not all(temperature > 0 for temperature in temperatures):
+        raise ValueError(f"expected temperatures > 0, got {list(temperatures)}")
+    losses: Tensor = _SoftTargetLosses.apply(logits.float(), tuple(targets), tuple(temperatures))
+    return losses
+
+
+class _SoftTargetLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: tuple[SoftTargets, ...], temperatures: tuple[float, ...]) -> Tensor:
+        gradient = torch.empty_like(logits)
+        losses = logits.new_empty(len(targets))
+        classes = [target.num_classes for target in targets]
+        blocks = zip(torch.split(logits, classes, dim=1), torch.split(gradient, classes, dim=1), strict=True)
+        for number, (block, slope) in enumerate(blocks):
+            target, temperature = targets[number], temperatures[number]
+            log_probs = torch.log_softmax(block / temperature if temperature != 1 else block, dim=1)
+            torch.exp(log_probs, out=slope)
+            rows = _subtract_target(target, log_probs, slope)
+            if target.confidence is not None:
+                rows = rows * target.confidence
+                slope *= target.confidence[:, None]
+            slope *= temperature / len(logits)
+            losses[number] = rows.mean() * temperature**2
+        ctx.save_for_backward(gradient)
+        ctx.classes = classes
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        classes = torch.tensor(ctx.classes, device=upstream.device)
+        return gradient * upstream.repeat_interleave(classes, output_size=gradient.shape[1]), None, None
+
+
+def _subtract_target(target: SoftTargets, log_probs: Tensor, slope: Tensor) -> Tensor:
+    """Take the target's probs from `slope`, `(B, Z)` probs of the student, in place; the cross-entropy `(B,)`."""
+    if isinstance(target, DenseTargets):
+        slope -= target.probs
+        return -(target.probs * log_probs).sum(dim=1)
+    others = max(1, target.num_classes - target.probs.shape[1])
+    rest = ((1 - target.probs.sum(dim=1, keepdim=True)) / others).clamp(min=0)
+    above = target.probs - rest
+    slope -= rest
+    slope.scatter_add_(1, target.indices, -above)
+    return -(above * log_probs.gather(1, target.indices)).sum(dim=1) - rest[:, 0] * log_probs.sum(dim=1)
 
 
 def consistency_loss(weak_logits: Tensor, strong_logits: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,29 @@ def weigh(
     return SourceWeights(scheme, {name: share / total for name, share in zip(by_name, shares, strict=True)})
 
 
+def drop_weak(weights: SourceWeights, *, minimum: float) -> SourceWeights:
+    """Give weight 0 to sources with less than `minimum` times the largest weight, and their share to the others.
+
+    A source costs a head and a loss in every training step, whatever its weight.
+
+    Args:
+        weights: of all sources.
+        minimum: in [0, 1]; 0 changes nothing.
+
+    Raises:
+        WeightingError: `minimum` is out of range.
+
+    >>> drop_weak(SourceWeights("power", {"a": 0.8, "b": 0.199, "c": 0.001}), minimum=0.01).values["c"]
+    0.0
+    """
+    if not 0 <= minimum <= 1:
+        raise WeightingError(f"min_weight must be a share between 0 and 1, got {minimum}.")
+    least = minimum * max(weights.values.values())
+    kept = {name: weight if weight >= least else 0.0 for name, weight in weights.values.items()}
+    total = math.fsum(kept.values())
+    return SourceWeights(weights.scheme, {name: weight / total for name, weight in kept.items()})
+
+
 def _check_options(options: SchemeOptions) -> None:
     if not 0 <= options.power < math.inf:
         raise WeightingError(f"power must be a finite number >= 0, got {options.power}; for all weight use 'nearest'.")

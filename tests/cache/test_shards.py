@@ -5,13 +5,20 @@ import pytest
 import torch
 
 from potstill.cache.records import canonical_json, read_record, write_record
-from potstill.cache.shards import ShardedRows, encode_rows, open_shard, write_shard
+from potstill.cache.encoding import ShardDraft
+from potstill.cache.shards import ShardedRows, open_shard, write_shard
 from potstill.errors import CacheError, OutputError
-from potstill.types import DenseLogits
 
 
 def digests_of(count):
     return [f"{number:064x}" for number in range(count)]
+
+
+def shard_of(features, logits, kept=None):
+    """The arrays of a shard with these rows."""
+    draft = ShardDraft(kept, with_features=True)
+    draft.add(features, logits)
+    return draft.arrays(digests_of(len(features)))
 
 
 def test_rows_equal_a_plain_array_in_any_order():
@@ -40,42 +47,16 @@ def test_shards_of_different_width_come_in_the_wider_one():
     assert rows[np.array([1, 0])].tolist() == [[1e6, 1e6], [1.0, 1.0]]
 
 
-def test_encoded_logits_keep_the_probabilities():
-    torch.manual_seed(0)
-    logits = torch.randn(6, 11) * 8 + 300
-    arrays = encode_rows(torch.randn(6, 4), logits, digests_of(6))
-    dense = DenseLogits(arrays["shifted"], arrays["maximum"], arrays["log_sum_exp"])
-    rows = np.arange(6)
-    for temperature in (1.0, 4.0):
-        expected = torch.softmax(logits.double() / temperature, dim=1).numpy()
-        np.testing.assert_allclose(dense.probs(rows, temperature), expected, atol=1e-3)
-    np.testing.assert_allclose(dense.maximum[rows], logits.max(dim=1).values)
-    np.testing.assert_allclose(dense.log_sum_exp[rows], torch.logsumexp(logits.double(), 1), rtol=1e-6)
+DENSE = {"digests", "features", "shifted", "maximum", "log_sum_exp"}
+TOP = {"digests", "features", "shifted", "maximum", "indices", "tails", "mean", "deviation"}
 
 
-def test_extreme_logits_stay_finite():
-    arrays = encode_rows(torch.ones(1, 2), torch.tensor([[1e6, 0.0, 1e6]]), digests_of(1))
-    dense = DenseLogits(arrays["shifted"], arrays["maximum"], arrays["log_sum_exp"])
-    assert np.isfinite(dense.log_probs(np.array([0]))).all()
-    assert dense.probs(np.array([0])).tolist() == [[0.5, 0.0, 0.5]]
-
-
-@pytest.mark.parametrize(
-    ("scale", "dtype"), [(1.0, np.float16), (1e6, np.float32), (1e-6, np.float32), (0, np.float16)]
-)
-def test_features_that_float16_cannot_hold_stay_float32(scale, dtype):
-    torch.manual_seed(0)
-    features = torch.randn(5, 8) * scale
-    stored = encode_rows(features, None, digests_of(5))["features"]
-    assert stored.dtype == dtype
-    np.testing.assert_allclose(stored, features.numpy(), rtol=1e-3, atol=1e-3 * scale)
-
-
-def test_a_shard_comes_back_as_memory_maps(tmp_path):
-    arrays = encode_rows(torch.randn(5, 3), torch.randn(5, 2), digests_of(5))
+@pytest.mark.parametrize(("num_classes", "kept", "names"), [(12, None, DENSE), (12, 10, TOP), (70_000, 10, TOP)])
+def test_a_shard_comes_back_as_memory_maps(tmp_path, num_classes, kept, names):
+    arrays = shard_of(torch.randn(5, 3), torch.randn(5, num_classes), kept)
     write_shard(tmp_path / "shard-000000.safetensors", arrays)
     opened = open_shard(tmp_path / "shard-000000.safetensors")
-    assert set(opened) == {"digests", "features", "shifted", "maximum", "log_sum_exp"}
+    assert set(opened) == names
     for name, array in arrays.items():
         assert isinstance(opened[name], np.memmap)
         assert opened[name].dtype == array.dtype
@@ -85,7 +66,7 @@ def test_a_shard_comes_back_as_memory_maps(tmp_path):
 
 def test_every_bit_and_every_truncation_of_a_shard_is_noticed(tmp_path):
     path = tmp_path / "shard-000000.safetensors"
-    write_shard(path, encode_rows(torch.randn(2, 3), None, digests_of(2)))
+    write_shard(path, shard_of(torch.randn(2, 3), None))
     for file in (path, path.with_suffix(".json")):
         content = file.read_bytes()
         for bit in range(0, 8 * len(content), 5):

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from potstill.data import fit_square, open_target, pack_pixels, pixels, read_image
+from potstill.data import (
+    FileSquares,
+    PackedSquares,
+    fit_square,
+    open_squares,
+    open_target,
+    pack_pixels,
+    pixels,
+    read_image,
+)
 from potstill.errors import DataError, OutputError
 
 
@@ -79,3 +88,19 @@ def test_no_images_and_no_room(target, tmp_path):
     (tmp_path / "pixels").write_text("a file where the folder should be")
     with pytest.raises(OutputError, match="Cannot write"):
         pack_pixels(target, target.split.pool, 9, cache_dir=tmp_path)
+
+
+def test_what_is_too_large_to_pack_is_decoded_when_wanted(target, tmp_path):
+    ids = target.split.pool
+    size = len(ids) * 9 * 9 * 3
+    options = {"cache_dir": tmp_path, "interpolation": "bilinear"}
+    packed = open_squares(target, ids, 9, max_packed_bytes=size, **options)
+    assert isinstance(packed, PackedSquares)
+    assert len(list((tmp_path / "pixels").iterdir())) == 1
+    for limit in (size - 1, 0):
+        decoding = open_squares(target, ids, 9, max_packed_bytes=limit, **options)
+        assert isinstance(decoding, FileSquares)
+        rows = np.arange(len(ids))
+        np.testing.assert_array_equal(decoding.take(rows), packed.take(rows))
+    assert len(list((tmp_path / "pixels").iterdir())) == 1
+    assert isinstance(open_squares(target, ids, 9), PackedSquares)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import potstill as ps
-from potstill.config import RunConfig
+from potstill.config import RunConfig, config_record
 from potstill.errors import UsageError
 from potstill.pipeline.preparation import resolve_config
 from potstill.types import Target
@@ -87,7 +87,8 @@ def test_minutes_become_steps_once(digits: Path, settings: dict[str, Any]) -> No
     target = ps.open_target(digits)
     config = RunConfig(**{**settings, "steps": None, "minutes": 0.5})
     resolved = resolve_config(config, target)
-    assert resolved.minutes is None
+    assert resolved.minutes == 0.5  # stays as a limit
+    assert config_record(resolved, digits)["minutes"] is None
     assert resolved.steps is not None
     assert resolved.steps > 10
     with pytest.raises(UsageError, match="too short"):

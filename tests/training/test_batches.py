@@ -7,16 +7,19 @@ import pytest
 import torch
 
 from potstill.training.batches import BatchPlan, EpochStream, TrainingBatches
-from potstill.types import ViewKind
+from potstill.types import DenseTargets, ViewKind
 
 
 class CodedViews:
     """Images whose four pixels say which row, kind, epoch and draw they are."""
 
-    def views(self, rows: np.ndarray, kind: ViewKind, *, epoch: int, draw: int) -> torch.Tensor:
-        code = ["plain", "weak", "strong"].index(kind)
-        values = torch.tensor([[row, code, epoch, draw] for row in rows.tolist()], dtype=torch.float32)
-        return values.reshape(-1, 1, 2, 2).expand(-1, 3, 2, 2)
+    def views(self, rows: np.ndarray, kind: ViewKind, *, epoch: np.ndarray, draw: int) -> torch.Tensor:
+        code = ["plain", "weak", "strong", "crop"].index(kind)
+        values = [[row, code, number, draw] for row, number in zip(rows.tolist(), epoch.tolist(), strict=True)]
+        return torch.tensor(values, dtype=torch.uint8).reshape(-1, 1, 2, 2).expand(-1, 3, 2, 2)
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float() / 4
 
 
 def decoded(images: torch.Tensor) -> np.ndarray:
@@ -87,3 +90,50 @@ def test_cost_counts_a_row_without_gradient_as_a_third() -> None:
     fixmatch = BatchPlan(labeled=9, pool_weak=63, pool_strong=63, forward_only_weak=True)
     assert fixmatch.cost == pytest.approx(9 + 63 + 21)
     assert (fixmatch.rows, fixmatch.trained_rows) == (135, 72)
+
+
+def test_parts_of_a_step_make_up_its_batch_and_every_image_comes_once_a_pass() -> None:
+    plan = BatchPlan(labeled=4, pool_weak=8, pool_strong=8)
+    options = {"pool_size": 24, "plan": plan, "steps": 6, "seed": 2}
+    whole = TrainingBatches(CodedViews(), np.arange(5), **options)  # type: ignore[arg-type]
+    cut = TrainingBatches(CodedViews(), np.arange(5), parts=4, **options)  # type: ignore[arg-type]
+    seen: list[int] = []
+    for step in range(6):
+        parts = [cut.batch(step, part) for part in range(4)]
+        batch = whole.batch(step)
+        for name in ("labeled_images", "labels", "pool_rows", "pool_passes", "pool_weak", "pool_strong"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name)), name
+        seen += torch.cat([part.pool_rows for part in parts]).tolist()
+    assert sorted(seen) == sorted(2 * list(range(24)))
+
+
+def test_a_plan_that_cannot_be_cut_is_refused_and_the_nearest_is_offered() -> None:
+    plan = BatchPlan(labeled=9, pool_weak=63, pool_strong=63, forward_only_weak=True)
+    with pytest.raises(ValueError, match="cut into 2 parts"):
+        TrainingBatches(CodedViews(), np.arange(5), pool_size=9, plan=plan, steps=1, seed=0, parts=2)
+    assert plan.divisible_by(2) == BatchPlan(8, 62, 62, forward_only_weak=True)
+    assert BatchPlan(labeled=1).divisible_by(8) == BatchPlan(labeled=8)
+    assert plan.divisible_by(1) == plan
+
+
+def test_answers_are_those_for_the_rows_and_passes_of_the_batch() -> None:
+    class Echo:
+        def gather(self, rows: torch.Tensor, passes: torch.Tensor) -> tuple[DenseTargets, ...]:
+            return (DenseTargets(torch.stack([rows, passes], dim=1).float()),)
+
+    plan = BatchPlan(labeled=1, pool_weak=4)
+    batches = TrainingBatches(CodedViews(), np.arange(2), pool_size=6, plan=plan, steps=3, seed=0, answers=Echo())
+    batch = batches.on_device(batches.with_answers(batches.batch(1)), torch.device("cpu"))
+    (answers,) = batch.answers
+    assert isinstance(answers, DenseTargets)
+    assert answers.probs[:, 0].tolist() == batch.pool_rows.tolist()  # type: ignore[union-attr]
+    assert answers.probs[:, 1].tolist() == batch.pool_passes.tolist() == [0, 0, 1, 1]  # type: ignore[union-attr]
+    assert (4 * decoded(batch.pool_weak)[:, 0]).tolist() == batch.pool_rows.tolist()  # type: ignore[union-attr, arg-type]
+
+
+def test_balanced_batches_hold_every_class_equally_often() -> None:
+    labels = np.array([0] * 10 + [1] * 2 + [2])
+    options = {"pool_size": 13, "plan": BatchPlan(labeled=6), "steps": 3, "seed": 0}
+    batches = TrainingBatches(CodedViews(), labels, balanced=True, **options)  # type: ignore[arg-type]
+    for step in range(3):
+        assert np.bincount(batches.batch(step).labels.numpy()).tolist() == [2, 2, 2]

@@ -13,10 +13,11 @@ from torch import nn
 from potstill.baselines.supervised import supervised_objective
 from potstill.errors import CheckpointError, DivergedError, Interrupted
 from potstill.training.batches import BatchPlan, TrainingBatches
-from potstill.training.loop import CheckpointPolicy, Optimization, Trained, train_student
+from potstill.training.loop import Forward, Trained, train_student
+from potstill.training.optimization import CheckpointPolicy, Optimization
 from potstill.training.schedule import learning_rate
 from potstill.training.student import Student
-from potstill.types import ViewKind
+from potstill.types import Batch, ViewKind
 
 CLASSES, SIZE = 3, 32
 
@@ -27,14 +28,17 @@ class ColourViews:
     def __init__(self, labels: np.ndarray) -> None:
         self._labels = labels
 
-    def views(self, rows: np.ndarray, kind: ViewKind, *, epoch: int, draw: int) -> torch.Tensor:
+    def views(self, rows: np.ndarray, kind: ViewKind, *, epoch: np.ndarray, draw: int) -> torch.Tensor:
         images = [
-            np.random.default_rng([int(row), epoch, draw]).normal(
+            np.random.default_rng([int(row), int(number), draw]).normal(
                 np.eye(3)[self._labels[row]][:, None, None], 0.5, (3, SIZE, SIZE)
             )
-            for row in rows
+            for row, number in zip(rows, epoch, strict=True)
         ]
-        return torch.from_numpy(np.stack(images)).float()
+        return torch.from_numpy(np.clip(50 * np.stack(images) + 100, 0, 255).astype(np.uint8))
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return (images.float() - 100) / 50
 
 
 def make_student(name: str = "test_efficientnet", sources: dict[str, int] | None = None) -> Student:
@@ -50,7 +54,7 @@ def make_batches(steps: int) -> TrainingBatches:
 def train(steps: int = 6, **options: object) -> Trained:
     settings = Optimization(steps=steps, lr=0.05, ema=float(options.pop("ema", 0.9)), bn=options.pop("bn", "batch"))  # type: ignore[arg-type]
     student = options.pop("student", None) or make_student()
-    return train_student(student, make_batches(steps), supervised_objective, settings=settings, **options)  # type: ignore[arg-type]
+    return train_student(student, make_batches(steps), supervised_objective(), settings=settings, **options)  # type: ignore[arg-type]
 
 
 def same_bits(first: nn.Module, second: nn.Module) -> bool:
@@ -74,7 +78,8 @@ def test_equals_a_plain_loop_without_averaging() -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, 5, peak=0.05)
         batch = batches.batch(step)
-        loss = nn.functional.cross_entropy(reference(batch.labeled_images), batch.labels)
+        images = (batch.labeled_images.float() - 100) / 50
+        loss = nn.functional.cross_entropy(reference(images), batch.labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -88,9 +93,10 @@ def test_learns_and_counts_images() -> None:
     assert trained.images_seen == trained.images_trained == 40 * 9
     assert not trained.model.training
     rows = np.arange(12)
-    images = ColourViews(rows % CLASSES).views(rows, "plain", epoch=99, draw=0)
+    views = ColourViews(rows % CLASSES)
+    images = views.views(rows, "plain", epoch=np.full(12, 99), draw=0)
     with torch.inference_mode():
-        assert (trained.model(images).argmax(1).numpy() == rows % CLASSES).mean() >= 0.9
+        assert (trained.model(views.normalise(images)).argmax(1).numpy() == rows % CLASSES).mean() >= 0.9
 
 
 def test_same_bits_twice_and_the_callers_random_state_is_untouched() -> None:
@@ -154,12 +160,44 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 
 def test_source_heads_train_with_the_student_and_are_left_out_of_the_result() -> None:
     student = make_student(sources={"a.b/c": 4})
-    before = student.source_heads[0].weight.clone()
+    before = student.source_heads.weight.clone()
 
-    def objective(forward: object, batch: object) -> dict[str, torch.Tensor]:
-        outputs = forward(batch.labeled_images)  # type: ignore[operator, attr-defined]
-        return {"loss": outputs.source_logits["a.b/c"].square().mean() + outputs.logits.square().mean()}
+    def objective(forward: Forward, batch: Batch) -> dict[str, torch.Tensor]:
+        outputs = forward(batch.labeled_images, 2)
+        assert outputs.source_logits.shape == (len(batch.labels) - 2, 4)
+        return {"loss": outputs.source_logits.square().mean() + outputs.logits.square().mean()}
 
     trained = train_student(student, make_batches(2), objective, settings=Optimization(steps=2))
-    assert not torch.equal(student.source_heads[0].weight, before)
+    assert not torch.equal(student.source_heads.weight, before)
     assert not [name for name in trained.model.state_dict() if "source" in name]
+
+
+def test_joined_source_heads_start_as_single_layers_would() -> None:
+    joined = make_student(sources={"a": 4, "b": 3}).source_heads
+    torch.manual_seed(5)
+    timm.create_model("test_efficientnet", num_classes=CLASSES)
+    first, second = nn.Linear(joined.in_features, 4), nn.Linear(joined.in_features, 3)
+    assert torch.equal(joined.weight, torch.cat([first.weight, second.weight]))
+    assert torch.equal(joined.bias, torch.cat([first.bias, second.bias]))
+
+
+def test_accumulated_parts_equal_the_whole_batch_with_frozen_statistics() -> None:
+    def trained(parts: int) -> Trained:
+        labels = np.arange(12) % CLASSES
+        plan = BatchPlan(labeled=8)
+        batches = TrainingBatches(ColourViews(labels), labels, pool_size=12, plan=plan, steps=4, seed=0, parts=parts)
+        settings = Optimization(steps=4, lr=0.05, bn="frozen", accumulation=parts)
+        return train_student(make_student(), batches, supervised_objective(), settings=settings)
+
+    whole, cut = trained(1), trained(4)
+    for row, other in zip(whole.history, cut.history, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(cut.model.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_batches_in_the_wrong_number_of_parts_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected batches in 2 parts"):
+        train_student(
+            make_student(), make_batches(2), supervised_objective(), settings=Optimization(steps=2, accumulation=2)
+        )

@@ -5,10 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from potstill.losses import cross_entropy
-from potstill.training.loop import Forward
+from potstill.training.loop import Forward, Objective
 from potstill.types import Batch
 
 
-def supervised_objective(student: Forward, batch: Batch) -> dict[str, Tensor]:
-    """Mean cross-entropy of the labeled images."""
-    return {"loss": cross_entropy(student(batch.labeled_images).logits, batch.labels)}
+def supervised_objective(*, label_smoothing: float = 0.0) -> Objective:
+    """Mean cross-entropy of the labeled images; `label_smoothing` in [0, 1) of a label is spread over all classes."""
+
+    def objective(student: Forward, batch: Batch) -> dict[str, Tensor]:
+        logits = student(batch.labeled_images).logits
+        return {"loss": cross_entropy(logits, batch.labels, smoothing=label_smoothing)}
+
+    return objective

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 
 from potstill.cache.rows import RowComputer
 from potstill.cache.store import OutputStore
 from potstill.errors import CacheError, OutputError
+from potstill.types import DenseLogits, SourceLogits
 
 COMPARED_ROWS = 32
 # float16 rounds by 5e-4 and float32 sums differ by 1e-5 between versions; a changed model or decoder moves far more.
@@ -20,11 +22,12 @@ def library_versions() -> dict[str, str]:
     return {"timm": timm.__version__, "torch": torch.__version__}
 
 
-def check_versions(store: OutputStore, computer: RowComputer) -> None:
+def check_versions(store: OutputStore, computer: RowComputer, view: int) -> None:
     """Compare cached rows with recomputed ones if this torch or timm has not been compared with the entry before.
 
-    Up to 32 of the computer's images that have rows are used. If they agree, the versions are noted in the manifest.
-    Raises CacheError if the features of an image, or its probabilities, differ by more than 0.5 %.
+    Up to 32 of the computer's images that have rows are used, in the view of the entry. If they agree, the versions are
+    noted in the manifest. Raises CacheError if the features of an image, or its probabilities, differ by more than
+    0.5 %.
     """
     versions = library_versions()
     manifest = store.manifest
@@ -33,14 +36,14 @@ def check_versions(store: OutputStore, computer: RowComputer) -> None:
     compared = sorted(set(computer.digests) - set(store.missing(computer.digests)))[:COMPARED_ROWS]
     if not compared:
         return
-    features, logits = computer.compute(compared, batch_size=store.batch_size)
+    features, logits = computer.compute(compared, view, batch_size=store.batch_size)
     cached_features, cached_logits = store.read(compared)
-    rows = np.arange(len(compared))
-    old, new = np.asarray(cached_features[rows], dtype=np.float64), features.numpy().astype(np.float64)
-    moved = float((np.linalg.norm(new - old, axis=1) / np.maximum(np.linalg.norm(new, axis=1), 1e-12)).max())
+    moved = 0.0
+    if cached_features is not None:
+        old, new = np.asarray(cached_features, dtype=np.float64), features.numpy().astype(np.float64)
+        moved = float((np.linalg.norm(new - old, axis=1) / np.maximum(np.linalg.norm(new, axis=1), 1e-12)).max())
     if logits is not None and cached_logits is not None:
-        probs = torch.softmax(logits, dim=1).numpy()
-        moved = max(moved, float(np.abs(probs - cached_logits.probs(rows)).max()))
+        moved = max(moved, _moved_probs(cached_logits, torch.softmax(logits, dim=1).numpy()))
     if moved > TOLERANCE:
         raise CacheError(
             f"Source '{computer.source.name}': cached outputs differ by {moved:.2g} from those of {versions}. "
@@ -53,3 +56,12 @@ def check_versions(store: OutputStore, computer: RowComputer) -> None:
     except OutputError:
         # The rows hold, which is what was asked; in a read-only cache they are compared again next time.
         return
+
+
+def _moved_probs(cached: SourceLogits, probs: npt.NDArray[np.float32]) -> float:
+    """The largest difference between cached probabilities and `probs` `(n, Z)`, over the classes that are kept."""
+    rows = np.arange(len(probs))
+    if isinstance(cached, DenseLogits):
+        return float(np.abs(probs - cached.probs(rows)).max())
+    indices, kept = cached.probs(rows)
+    return float(np.abs(np.take_along_axis(probs, indices, axis=1) - kept).max())

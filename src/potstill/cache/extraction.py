@@ -1,18 +1,21 @@
-"""One pass of each source over the images that have no cached row yet."""
+"""One pass of each source over the images, in every wanted view, that have no cached row yet."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from potstill.cache.drift import check_versions, library_versions
+from potstill.cache.encoding import ShardDraft, kept_classes
 from potstill.cache.images import ImageReader
 from potstill.cache.key import cache_key, key_fields
 from potstill.cache.rows import RowComputer
-from potstill.cache.shards import encode_rows
 from potstill.cache.store import OutputStore
 from potstill.errors import DataError, SourceError, UnknownNameError, UsageError
 from potstill.sources import open_source, source_identity
@@ -31,6 +34,8 @@ def extract_outputs(
     batch_size: int = 64,
     workers: int = 0,
     offline: bool = False,
+    views: int = 0,
+    flip: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[dict[str, SourceOutputs], dict[str, str]]:
     """What every source of the zoo says about the images, and why the sources that failed did: two mappings by name.
@@ -53,6 +58,8 @@ def extract_outputs(
                 batch_size=batch_size,
                 workers=workers,
                 offline=offline,
+                views=views,
+                flip=flip,
                 progress=progress,
                 reader=reader,
             )
@@ -74,6 +81,8 @@ def extract_source(
     batch_size: int = 64,
     workers: int = 0,
     offline: bool = False,
+    views: int = 0,
+    flip: bool = False,
     progress: Progress = no_progress,
     reader: ImageReader | None = None,
 ) -> SourceOutputs:
@@ -85,27 +94,39 @@ def extract_source(
     kept for the entry, because the last bits of a result depend on it. `workers` (threads that decode; 0 decodes
     between batches) and `reader` (shares decoded images between sources) change nothing but the time.
 
+    views: how many stored views to extract besides the plain one: view v = 1, 2, ... is the picture that
+    `stored_views.render_view` makes of the file, mirrored in half of the cases if `flip`. Each view is an entry of its
+    own, so more views later cost only the new ones, and a file is decoded once for all views that lack it. Of stored
+    views only the logits are kept; of a source without a classifier the features, as it has nothing else to say.
+
     Raises SourceError (source missing, failing, outputs not finite), DataError (unknown or unreadable image),
     CacheError (damaged cache), OutputError (cache cannot be written).
     """
-    if batch_size < 1 or workers < 0:
-        raise UsageError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}.")
+    if batch_size < 1 or workers < 0 or views < 0:
+        raise UsageError(
+            f"batch_size must be at least 1, workers and views at least 0, got {batch_size}, {workers} and {views}."
+        )
     started = time.perf_counter()
-    image_of = _images_by_digest(target, image_ids)
-    fields = key_fields(source_identity(spec))
-    store = OutputStore(cache_dir, cache_key(fields))
+    identity = source_identity(spec)
+    entries = [_open_entry(cache_dir, identity, view, flip) for view in range(views + 1)]
     computer = RowComputer(
         partial(open_source, spec, device=device, offline=offline),
-        image_of,
+        _images_by_digest(target, image_ids),
         ImageReader(target.files) if reader is None else reader,
         workers=workers,
+        flip=flip,
     )
-    check_versions(store, computer)
-    if store.missing(computer.digests):
-        with store.writing():
-            _fill(store, computer, fields, batch_size, progress)
-    features, logits = store.read([target.digests[image_id] for image_id in image_ids])
-    manifest: Mapping[str, Any] = store.manifest or {}
+    for entry in entries:
+        check_versions(entry.store, computer, entry.view)
+    incomplete = [entry for entry in entries if entry.store.missing(computer.digests)]
+    if incomplete:
+        with ExitStack() as locks:  # all processes take the locks in the order of the views
+            for entry in incomplete:
+                locks.enter_context(entry.store.writing())
+            _fill(incomplete, computer, batch_size, progress)
+    digests = [target.digests[image_id] for image_id in image_ids]
+    (features, logits), *stored = [entry.store.read(digests) for entry in entries]
+    described: Mapping[str, Any] = (entries[0].store.manifest or {})["source"]
     return SourceOutputs(
         source=spec.name,
         image_ids=tuple(image_ids),
@@ -116,11 +137,27 @@ def extract_source(
         cost=SourceCost(
             forwards=computer.forwards,
             seconds=time.perf_counter() - started,
-            params=manifest["source"]["params"],
-            depth=manifest["source"].get("depth"),  # not noted by version 0.1
+            params=described["params"],
+            depth=described.get("depth"),  # not noted by version 0.1
         ),
-        key=store.key,
+        key=entries[0].store.key,
+        views=tuple(view_logits for _, view_logits in stored if view_logits is not None),
+        view_features=tuple(view_features for view_features, _ in stored if view_features is not None),
     )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One view of one source in the cache."""
+
+    view: int
+    fields: Mapping[str, Any]
+    store: OutputStore
+
+
+def _open_entry(cache_dir: Path, identity: Mapping[str, Any], view: int, flip: bool) -> _Entry:
+    fields = key_fields(identity, view=view, flip=flip)
+    return _Entry(view, fields, OutputStore(cache_dir, cache_key(fields)))
 
 
 def _images_by_digest(target: Target, image_ids: Sequence[str]) -> dict[str, str]:
@@ -133,32 +170,45 @@ def _images_by_digest(target: Target, image_ids: Sequence[str]) -> dict[str, str
     return {target.digests[image_id]: image_id for image_id in reversed(image_ids)}
 
 
-def _fill(
-    store: OutputStore,
-    computer: RowComputer,
-    fields: Mapping[str, Any],
-    batch_size: int,
-    progress: Progress,
-) -> None:
-    """Compute the rows that the store lacks, shard by shard. The caller holds the store's lock."""
-    missing = store.missing(computer.digests)
-    if not missing:  # another process was faster
+def _fill(entries: Sequence[_Entry], computer: RowComputer, batch_size: int, progress: Progress) -> None:
+    """Compute the rows that the entries lack. The caller holds their locks."""
+    # Entries that lack the same images are filled together, from one decoding of each.
+    together: defaultdict[tuple[tuple[str, ...], int], list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        missing = tuple(entry.store.missing(computer.digests))
+        if missing:  # else another process was faster
+            if entry.store.manifest is None:
+                entry.store.write_manifest(_first_manifest(computer, entry.fields, batch_size))
+            together[missing, entry.store.batch_size].append(entry)
+    total = sum(len(missing) * len(group) for (missing, _), group in together.items())
+    if not total:
         return
-    if store.manifest is None:
-        store.write_manifest(_first_manifest(computer, fields, batch_size))
-    task, done = f"extract {computer.source.name}", 0
-    progress(task, done, len(missing))
+    task, before = f"extract {computer.source.name}", computer.forwards
+    progress(task, 0, total)
+    for (missing, _), group in together.items():
+        for start in range(0, len(missing), SHARD_ROWS):
+            _add_shard(
+                group,
+                computer,
+                missing[start : start + SHARD_ROWS],
+                lambda: progress(task, computer.forwards - before, total),
+            )
+        for entry in group:
+            entry.store.refresh()
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(task, done, len(missing))
 
-    for start in range(0, len(missing), SHARD_ROWS):
-        digests = missing[start : start + SHARD_ROWS]
-        features, logits = computer.compute(digests, batch_size=store.batch_size, on_batch=advance)
-        store.append(encode_rows(features, logits, digests))
-    store.refresh()
+def _add_shard(
+    entries: Sequence[_Entry], computer: RowComputer, digests: Sequence[str], on_batch: Callable[[], None]
+) -> None:
+    """Compute and write one shard of the same images for each of the entries, which have the same batch size."""
+    views = [entry.view for entry in entries]
+    drafts = [ShardDraft(entry.store.kept_classes, with_features=entry.view == 0) for entry in entries]
+    for batch in computer.batches(digests, views, batch_size=entries[0].store.batch_size):
+        for draft, (features, logits) in zip(drafts, batch, strict=True):
+            draft.add(features, logits)
+        on_batch()
+    for entry, draft in zip(entries, drafts, strict=True):
+        entry.store.append(draft.arrays(digests))
 
 
 def _first_manifest(computer: RowComputer, fields: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
@@ -172,6 +222,11 @@ def _first_manifest(computer: RowComputer, fields: Mapping[str, Any], batch_size
             "feature_dim": source.feature_dim,
             "num_classes": source.num_classes,
         },
-        "choices": {"batch_size": batch_size, "dtype": "float32", "layout": "channels_last"},
+        "choices": {
+            "batch_size": batch_size,
+            "dtype": "float32",
+            "layout": "channels_last",
+            "kept_classes": kept_classes(source.num_classes),
+        },
         "versions": [library_versions()],
     }

@@ -13,7 +13,10 @@ from potstill.errors import CacheError, OutputError
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One key of the cache. `source` is the name at first use; `rows` and `size` (bytes) count finished shards."""
+    """One key of the cache. `source` is the name at first use; `rows` and `size` (bytes) count finished shards.
+
+    `view` is the number of the stored view, 0 for the plain one.
+    """
 
     key: str
     source: str
@@ -22,6 +25,7 @@ class CacheEntry:
     size: int
     feature_dim: int
     num_classes: int
+    view: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class DamagedFile:
 
 
 def cache_summary(cache_dir: Path) -> tuple[CacheEntry, ...]:
-    """The entries of a cache, by source name and key; damaged ones are left out (`verify_cache` names them).
+    """The entries of a cache, by source name, view and key; damaged ones are left out (`verify_cache` names them).
 
     Only manifests and records are read: the cost does not depend on the number of rows.
     """
@@ -45,6 +49,7 @@ def cache_summary(cache_dir: Path) -> tuple[CacheEntry, ...]:
         except CacheError:
             continue
         source = manifest["source"]
+        view = manifest["fields"]["view"]
         entries.append(
             CacheEntry(
                 key=folder.name,
@@ -54,9 +59,10 @@ def cache_summary(cache_dir: Path) -> tuple[CacheEntry, ...]:
                 size=sum(record["bytes"] for record in records),
                 feature_dim=source["feature_dim"],
                 num_classes=source["num_classes"],
+                view=view if isinstance(view, int) else view["number"],
             )
         )
-    return tuple(sorted(entries, key=lambda entry: (entry.source, entry.key)))
+    return tuple(sorted(entries, key=lambda entry: (entry.source, entry.view, entry.key)))
 
 
 def verify_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:

@@ -9,12 +9,17 @@ from typing import Any
 import PIL
 
 from potstill.cache.records import canonical_json
+from potstill.data.stored_views import VIEW_VERSION
 
 STORE_FORMAT = 1
 
 
-def key_fields(identity: Mapping[str, Any], *, dtype: str = "float32", view: int = 0) -> dict[str, Any]:
+def key_fields(
+    identity: Mapping[str, Any], *, dtype: str = "float32", view: int = 0, flip: bool = False
+) -> dict[str, Any]:
     """What goes into the key: the source's identity (with its preprocessing), decoder, dtype, view and store format.
+
+    View 0 is the plain one, on which `flip` has no influence.
 
     The versions of torch and timm are not part of it: they change often and outputs hardly ever. The manifest holds
     them, and cached rows are compared with recomputed ones when they change.
@@ -23,7 +28,7 @@ def key_fields(identity: Mapping[str, Any], *, dtype: str = "float32", view: int
         "source": dict(identity),
         "decoder": {"name": "pillow", "version": PIL.__version__},
         "dtype": dtype,
-        "view": view,
+        "view": {"number": view, "flip": flip, "version": VIEW_VERSION} if view else 0,
         "format": STORE_FORMAT,
     }
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from potstill.cache.images import ImageReader, batches_of
 from potstill.data.preprocessing import normalise
+from potstill.data.stored_views import render_view, view_numbers
 from potstill.sources import FrozenSource
+
+Outputs = tuple[Tensor, Tensor | None]
 
 
 class RowComputer:
     """Computes rows with one source, which is opened when the first row is wanted; `forwards` counts images.
 
-    `image_of` names an image for every sha256 that may be asked for.
+    `image_of` names an image for every sha256 that may be asked for. `flip`: whether stored views may be mirrored.
     """
 
     def __init__(
@@ -25,11 +29,13 @@ class RowComputer:
         reader: ImageReader,
         *,
         workers: int,
+        flip: bool = False,
     ) -> None:
         self._open_model = open_model
         self._image_of = image_of
         self._reader = reader
         self._workers = workers
+        self._flip = flip
         self._source: FrozenSource | None = None
         self.forwards = 0
 
@@ -45,33 +51,42 @@ class RowComputer:
             self._source = self._open_model()
         return self._source
 
-    def compute(
-        self,
-        digests: Sequence[str],
-        *,
-        batch_size: int,
-        on_batch: Callable[[int], None] = lambda count: None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Features `(n, D)` and logits `(n, Z)` or None, float32 on the CPU; `on_batch` gets each batch's size.
+    def batches(self, digests: Sequence[str], views: Sequence[int], *, batch_size: int) -> Iterator[list[Outputs]]:
+        """For each batch of images and, in it, each view: features `(B, D)` and logits `(B, Z)` or None.
 
-        Images go through the model in the given order, `batch_size` at a time: the order decides the last bits.
+        Both are float32 on the CPU. Images go through the model in the given order, `batch_size` at a time: the order
+        decides the last bits. A file is decoded once for all its views.
         """
         source = self.source
-        preprocessing = source.preprocessing
+        # A crop of the centre would hide the border, which stored views may show.
+        wanted = {
+            view: source.preprocessing if view == 0 else replace(source.preprocessing, crop=1.0) for view in views
+        }
+        squares = tuple(dict.fromkeys(wanted.values()))
         batches = batches_of(
             [self._image_of[digest] for digest in digests],
-            read=lambda image_id: self._reader.read(image_id, preprocessing),
+            read=lambda image_id: self._reader.read(image_id, squares),
             batch_size=batch_size,
             workers=self._workers,
         )
-        all_features: list[Tensor] = []
-        all_logits: list[Tensor] = []
-        for pixels in batches:
-            moved = torch.from_numpy(pixels).to(source.device)
-            features, logits = source.outputs(normalise(moved, preprocessing.mean, preprocessing.std))
-            all_features.append(features.cpu())
-            if logits is not None:
-                all_logits.append(logits.cpu())
-            self.forwards += len(pixels)
-            on_batch(len(pixels))
-        return torch.cat(all_features), torch.cat(all_logits) if all_logits else None
+        for number, batch in enumerate(batches):
+            pixels = {
+                square: torch.from_numpy(part).to(source.device) for square, part in zip(squares, batch, strict=True)
+            }
+            shown = digests[number * batch_size : (number + 1) * batch_size]
+            yield [self._outputs(pixels[wanted[view]], shown, view) for view in views]
+
+    def compute(self, digests: Sequence[str], view: int, *, batch_size: int) -> Outputs:
+        """The rows of one view of all the images, as `batches` gives them."""
+        rows = [outputs for (outputs,) in self.batches(digests, (view,), batch_size=batch_size)]
+        all_logits = [logits for _, logits in rows if logits is not None]
+        return torch.cat([features for features, _ in rows]), torch.cat(all_logits) if all_logits else None
+
+    def _outputs(self, pixels: Tensor, digests: Sequence[str], view: int) -> Outputs:
+        preprocessing = self.source.preprocessing
+        if view:
+            numbers = view_numbers(digests, view)
+            pixels = render_view(pixels, numbers, size=preprocessing.image_size, flip=self._flip)
+        features, logits = self.source.outputs(normalise(pixels, preprocessing.mean, preprocessing.std))
+        self.forwards += len(pixels)
+        return features.cpu(), None if logits is None else logits.cpu()

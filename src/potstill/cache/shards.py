@@ -11,18 +11,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors.numpy import save as to_safetensors
 
+from potstill.cache.encoding import Arrays
 from potstill.cache.records import read_record, repair_hint, write_durably, write_record
 from potstill.errors import CacheError
 from potstill.types import Floats
 
-Arrays = dict[str, npt.NDArray[Any]]
-DTYPES: Mapping[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "U8": np.dtype("u1")}
-FLOAT16_MAX = 65504.0
-# A row is kept in float16 only if that moves it by less than this share of its norm; float16 itself rounds by 2**-11.
-FLOAT16_ERROR = 2.0**-10
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "U8": np.dtype("u1"),
+    "U16": np.dtype("<u2"),
+    "U32": np.dtype("<u4"),
+}
 
 
 class ShardedRows:
@@ -66,30 +68,6 @@ class ShardedRows:
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Floats:
         rows = self[np.arange(len(self))]
         return rows if dtype is None else rows.astype(dtype)
-
-
-def encode_rows(features: torch.Tensor, logits: torch.Tensor | None, digests: Sequence[str]) -> Arrays:
-    """The arrays of a shard from float32 features `(n, D)`, logits `(n, Z)` or None, and n sha256 hex digests.
-
-    Features become float16, unless that would move a row by more than 2**-10 of its norm (overflow, tiny values): then
-    the shard keeps float32. Logits become z - max(z) in float16, cut off at -65504 (a probability of exactly 0).
-    """
-    values = features.numpy()
-    with np.errstate(over="ignore"):
-        halves = values.astype(np.float16)
-    with np.errstate(invalid="ignore"):
-        moved = np.linalg.norm(values.astype(np.float64) - halves, axis=1)
-    fits = bool((moved <= FLOAT16_ERROR * np.linalg.norm(values.astype(np.float64), axis=1)).all())
-    arrays: Arrays = {
-        "digests": np.frombuffer(bytes.fromhex("".join(digests)), dtype=np.uint8).reshape(-1, 32),
-        "features": halves if fits else values,
-    }
-    if logits is not None:
-        maximum = logits.max(dim=1, keepdim=True).values
-        arrays["shifted"] = (logits - maximum).clamp(min=-FLOAT16_MAX).numpy().astype(np.float16)
-        arrays["maximum"] = maximum[:, 0].numpy()
-        arrays["log_sum_exp"] = torch.logsumexp(logits, dim=1).numpy()
-    return arrays
 
 
 def write_shard(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from potstill.cache.encoding import Arrays, decode_logits
 from potstill.cache.records import locked, read_record, repair_hint, write_record
-from potstill.cache.shards import Arrays, ShardedRows, open_shard, write_shard
+from potstill.cache.shards import ShardedRows, open_shard, write_shard
 from potstill.errors import CacheError
-from potstill.types import DenseLogits
+from potstill.types import SourceLogits
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
@@ -69,9 +70,22 @@ class OutputStore:
     @property
     def batch_size(self) -> int:
         """The batch size that was fixed at first use. Raises CacheError for an entry without a manifest."""
+        return int(self._described()["choices"]["batch_size"])
+
+    @property
+    def kept_classes(self) -> int | None:
+        """How many logits of an image rows keep, as fixed at first use: the largest ones, or None for all of them.
+
+        Raises CacheError for an entry without a manifest.
+        """
+        # Entries of version 0.1 say nothing about it and keep all logits.
+        kept: int | None = self._described()["choices"].get("kept_classes")
+        return kept
+
+    def _described(self) -> dict[str, Any]:
         if self.manifest is None:
             raise CacheError(f"The cache entry {self.folder} has no manifest yet.")
-        return int(self.manifest["choices"]["batch_size"])
+        return self.manifest
 
     def missing(self, digests: Sequence[str]) -> list[str]:
         """Those of the sha256 hex digests that have no row, sorted, each once."""
@@ -91,8 +105,8 @@ class OutputStore:
         write_shard(self.folder / f"{name}.safetensors", arrays)
         self._used.add(name)
 
-    def read(self, digests: Sequence[str]) -> tuple[ShardedRows, DenseLogits | None]:
-        """Features, and logits unless the source has no classifier, of images that all have a row, in the given order.
+    def read(self, digests: Sequence[str]) -> tuple[ShardedRows | None, SourceLogits | None]:
+        """Features, and logits, of images that all have a row, in the given order; None for what the entry has not.
 
         Raises KeyError for a digest without a row.
         """
@@ -102,6 +116,6 @@ class OutputStore:
         def rows(name: str) -> ShardedRows:
             return ShardedRows([shard[name] for shard in self._shards], numbers, offsets)
 
-        if "shifted" not in self._shards[0]:
-            return rows("features"), None
-        return rows("features"), DenseLogits(rows("shifted"), rows("maximum"), rows("log_sum_exp"))
+        names = self._shards[0]
+        features = rows("features") if "features" in names else None
+        return features, decode_logits(names, rows, int(self._described()["source"]["num_classes"]))

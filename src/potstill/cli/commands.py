@@ -13,6 +13,9 @@ from potstill.cli.display import messages, print_json, results, set_up_logging, 
 from potstill.cli.options import Data, Json, Output, Overwrite, Resume, takes_config
 from potstill.config import RunConfig
 from potstill.errors import Interrupted, PotstillError
+from potstill.training.interruption import SIGNALS
+from potstill.training.orders import dismiss_processes, meet_processes
+from potstill.training.processes import adopt_slurm, process_number
 
 app = typer.Typer(
     name="potstill",
@@ -286,17 +289,41 @@ def _stop(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    """Run a command; every deliberate error becomes one message and its exit code."""
+    """Run a command; every deliberate error becomes one message and its exit code.
+
+    Of several processes that a launcher started, the first one runs the command and the others help it to train.
+    """
+    adopt_slurm()
+    if process_number() > 0:
+        from potstill.pipeline.together import help_training
+
+        try:
+            sys.exit(help_training())
+        except (PotstillError, Interrupted) as error:
+            _explain(error)
+            sys.exit(error.exit_code)
     set_up_logging()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _stop)
+    exit_code = 1  # a bug, unless something else is said below
     try:
+        meet_processes()
         app()
+        exit_code = 0
+    except SystemExit as end:
+        exit_code = end.code if isinstance(end.code, int) else 0
     except (PotstillError, Interrupted) as error:
+        exit_code = error.exit_code
         if "--json" in sys.argv:
             print_json({"schema": 1, "error": {"kind": type(error).__name__, "message": str(error)}})
-        messages.print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_code)
+        _explain(error)
+    finally:
+        dismiss_processes(exit_code)
+    sys.exit(exit_code)
+
+
+def _explain(error: BaseException) -> None:
+    messages.print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True)
 
 
 def _escaped(text: str) -> str:

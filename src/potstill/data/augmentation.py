@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from potstill.data import colour
+from potstill.data.crops import crop_shapes
 from potstill.data.geometry import Floats, affine, compose, resample
 
 WEAK_NUMBERS = 10
@@ -37,8 +38,6 @@ OPERATIONS = (
 SLOTS = 2
 STRONG_NUMBERS = WEAK_NUMBERS + 2 * SLOTS + 3
 
-_AREA = (0.6, 1.0)
-_ASPECT = 4.0 / 3.0
 _ANGLE = np.deg2rad(8.0)
 _SHIFT = 0.06  # in half sides: 3 % of the side
 _TONE = 0.15
@@ -46,9 +45,7 @@ _TONE = 0.15
 
 def weak_maps(numbers: Floats, *, flip: bool) -> Floats:
     """Crop, rotation, shift and flip of the weak view as maps `(B, 2, 3)`; `numbers` in [0, 1), `(B, WEAK_NUMBERS)`."""
-    area = _between(numbers[:, 0], *_AREA)
-    aspect = np.exp(_between(numbers[:, 1], -1.0, 1.0) * np.log(_ASPECT))
-    width, height = np.minimum(np.sqrt(area * aspect), 1.0), np.minimum(np.sqrt(area / aspect), 1.0)
+    width, height = crop_shapes(numbers[:, 0], numbers[:, 1])
     mirror = np.where(numbers[:, 7] < 0.5, -1.0, 1.0) if flip else 1.0
     none = np.zeros(len(numbers))
     return affine(

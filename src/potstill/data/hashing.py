@@ -32,10 +32,13 @@ def hash_ids(image_ids: Sequence[str]) -> npt.NDArray[np.uint64]:
     return np.array([order_key("id", 0, image_id) for image_id in image_ids], dtype=np.uint64)
 
 
-def uniforms(keys: npt.NDArray[np.uint64], stream: Sequence[int], columns: int) -> npt.NDArray[np.float64]:
+def uniforms(
+    keys: npt.NDArray[np.uint64], stream: Sequence[int | npt.NDArray[np.int64]], columns: int
+) -> npt.NDArray[np.float64]:
     """Uniform numbers in [0, 1), float64 `(B, columns)`; row i depends on `keys[i]`, `stream` and nothing else.
 
-    keys: uint64 `(B,)`, for example of `hash_ids`. stream: whole numbers that name the draw (seed, epoch, ...).
+    keys: uint64 `(B,)`, for example of `hash_ids`. stream: whole numbers that name the draw (seed, epoch, ...), each
+    the same for all rows or int64 `(B,)`.
     The generator is splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014,
     figure 17): the mixing function of an arithmetic sequence.
 
@@ -45,7 +48,11 @@ def uniforms(keys: npt.NDArray[np.uint64], stream: Sequence[int], columns: int) 
     """
     state = np.asarray(keys, dtype=np.uint64)
     for number in stream:
-        state = _mix(state ^ _mix(np.array([(number * _GOLDEN + 1) & _MASK], dtype=np.uint64)))
+        if isinstance(number, np.ndarray):
+            names = number.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(1)
+        else:  # Python's numbers do not wrap around by themselves
+            names = np.array([(number * _GOLDEN + 1) & _MASK], dtype=np.uint64)
+        state = _mix(state ^ _mix(names))
     counter = np.array([(_GOLDEN * (column + 1)) & _MASK for column in range(columns)], dtype=np.uint64)
     bits = _mix(state[:, None] + counter[None, :])
     return np.asarray((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)

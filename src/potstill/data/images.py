@@ -32,15 +32,17 @@ Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 
 
-def read_image(path: str | os.PathLike[str], *, background: Colour = WHITE) -> Pixels:
+def read_image(path: str | os.PathLike[str], *, background: Colour = WHITE, smallest_side: int | None = None) -> Pixels:
     """Decode an image file to RGB, uint8 `(H, W, 3)`; the module documents how each kind of file is read.
 
-    background: the colour, 0..255 each, that shows through transparent pixels.
+    background: the colour, 0..255 each, that shows through transparent pixels. smallest_side: a JPEG may be shrunk by
+    2, 4 or 8 while it is decoded, as long as no side becomes smaller than this; that is faster and changes pixels a
+    little. None (the default) never shrinks.
 
     Raises DataError, with the path and the reason, for a file that cannot be read or decoded.
     """
     try:
-        return decode_image(read_bytes(path), background=background)
+        return decode_image(read_bytes(path), background=background, smallest_side=smallest_side)
     except DataError as error:
         raise DataError(f"{os.fspath(path)}: {error}. Expected a {_format_names()} image.") from error
 
@@ -53,13 +55,16 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise DataError(f"cannot read the file ({error.strerror or type(error).__name__})") from error
 
 
-def decode_image(content: bytes, *, background: Colour = WHITE) -> Pixels:
-    """Decode the bytes of an image file, uint8 `(H, W, 3)`. Raises DataError whose message is the reason alone."""
+def decode_image(content: bytes, *, background: Colour = WHITE, smallest_side: int | None = None) -> Pixels:
+    """Decode the bytes of an image file, uint8 `(H, W, 3)`, as `read_image` does. Raises DataError whose message is the
+    reason alone."""
     if not content:
         raise DataError("the file is empty (0 bytes)")
     try:
         # Only these decoders may see the bytes: Pillow's rarer ones have been the way in for hostile files.
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if smallest_side is not None:
+                image.draft(None, (smallest_side, smallest_side))  # does nothing for other formats
             image.load()
             return _to_rgb(image, background)
     except DataError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +97,10 @@ def prepare_images(
         yield ids, np.stack([next(squares) for _ in ids])
 
 
-def read_square(path: Path, *, size: int, interpolation: str, crop: float) -> Pixels:
-    """`fit_square` of `read_image`."""
-    return fit_square(read_image(path), size, interpolation=interpolation, crop=crop)
+def read_square(path: Path, *, size: int, interpolation: str, crop: float, reduced: bool = False) -> Pixels:
+    """`fit_square` of `read_image`; `reduced` lets a JPEG be shrunk while it is decoded (see `read_image`)."""
+    image = read_image(path, smallest_side=resized_size(size, crop) if reduced else None)
+    return fit_square(image, size, interpolation=interpolation, crop=crop)
 
 
 def normalise(pixels: Pixels | torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
@@ -123,9 +124,19 @@ def normalise(pixels: Pixels | torch.Tensor, mean: Sequence[float], std: Sequenc
 def normalisation_factors(
     mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(x - mean) / std as x * scale - shift, float32 `(1, 3, 1, 1)` each. Raises UsageError unless std is positive."""
+    """(x - mean) / std as x * scale - shift, float32 `(1, 3, 1, 1)` each, not to be changed.
+
+    Raises UsageError unless std is positive.
+    """
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise UsageError(f"mean and std need three values each, std positive; got {tuple(mean)} and {tuple(std)}.")
+    return _factors(tuple(mean), tuple(std), device)
+
+
+@lru_cache(maxsize=64)  # every step asks, and a copy to a GPU would wait for the step before
+def _factors(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     scale = 1.0 / np.asarray(std, dtype=np.float64)
     shift = np.asarray(mean, dtype=np.float64) * scale
 

@@ -1,9 +1,9 @@
-"""Views: stored squares of pixels turned into normalised batches, plain or augmented."""
+"""Views: squares of pixels turned into batches, plain or augmented. Bytes stay bytes until they are on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,31 +11,39 @@ import torch
 import torch.nn.functional as F
 
 from potstill.data.augmentation import STRONG_NUMBERS, WEAK_NUMBERS, strong_views, weak_views
+from potstill.data.crops import CROP_NUMBERS, crop_views
+from potstill.data.geometry import Floats
 from potstill.data.hashing import hash_ids, uniforms
 from potstill.data.images import Pixels
 from potstill.data.preprocessing import normalisation_factors, normalise
+from potstill.data.squares import PackedSquares, Rows, Squares
 from potstill.errors import UsageError, unknown_name
+from potstill.types import ViewKind
 
-ViewKind = Literal["plain", "weak", "strong"]
+# The position of a kind is part of its random stream: new kinds go to the end.
+KINDS: tuple[ViewKind, ...] = get_args(ViewKind)
 
 _CHUNK = 1 << 18  # pixels: 3 MiB of float32 values
+
+_Augment = Callable[..., torch.Tensor]
 
 
 class ViewDataset:
     """Images by row number, in any view.
 
-    pixels: uint8 `(N, S, S, 3)`, an array or a memory map, as from `pack_pixels`; S is at least `image_size`. For a
-    model with crop c, pack squares of `resized_size(image_size, c)`: the plain view, their centre, is then the
-    evaluation transform, and the random crops of the augmented views see the whole square.
+    squares: what `pack_pixels` or `open_squares` gives: uint8 `(N, S, S, 3)`, an array or a memory map, or Squares that
+    decode files; S is at least `image_size`. For a model with crop c, S is `resized_size(image_size, c)`: the plain
+    view, the centre, is then the evaluation transform, and the random crops of the other views see the whole square.
     image_ids: N names; they, not the row numbers, decide the random numbers. mean, std: three values each.
-    flip: whether augmented views may be mirrored (not for letters and digits). device: where views are computed.
+    flip: whether augmented views may be mirrored (not for letters and digits).
 
-    Raises UsageError for shapes that do not fit.
+    It can be pickled; a memory map is then mapped again, not copied (see PackedSquares). Calls from several threads are
+    safe. Raises UsageError for shapes that do not fit.
     """
 
     def __init__(
         self,
-        pixels: Pixels,
+        squares: Pixels | Squares,
         image_ids: Sequence[str],
         *,
         image_size: int,
@@ -43,60 +51,75 @@ class ViewDataset:
         std: Sequence[float],
         seed: int,
         flip: bool = False,
-        device: str | torch.device = "cpu",
     ) -> None:
-        side = pixels.shape[1] if pixels.ndim == 4 else 0
-        if pixels.dtype != np.uint8 or pixels.shape != (len(image_ids), side, side, 3) or side < image_size:
+        self._squares = PackedSquares(squares) if isinstance(squares, np.ndarray) else squares
+        if len(self._squares) != len(image_ids) or self._squares.side < image_size:
             raise UsageError(
-                f"Expected pixels uint8 ({len(image_ids)}, S, S, 3) with S >= {image_size}, "
-                f"got {pixels.dtype} {pixels.shape}."
+                f"Expected {len(image_ids)} squares of at least {image_size} pixels, one for each image id, "
+                f"got {len(self._squares)} of {self._squares.side}."
             )
+        normalisation_factors(mean, std, torch.device("cpu"))  # complains now rather than in the first step
         self.image_size = image_size
-        self.device = torch.device(device)
-        self._pixels = pixels
         self._mean, self._std = tuple(mean), tuple(std)
-        self._scale, self._shift = normalisation_factors(mean, std, self.device)
         self._seed = seed
         self._flip = flip
         self._keys = hash_ids(image_ids)
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self._squares)
 
-    def views(self, rows: npt.NDArray[np.int64], kind: ViewKind, *, epoch: int = 0, draw: int = 0) -> torch.Tensor:
-        """One view of each of the given images, normalised float32 `(B, 3, image_size, image_size)`.
+    def views(self, rows: Rows, kind: ViewKind, *, epoch: int | Rows = 0, draw: int = 0) -> torch.Tensor:
+        """One view of each of the given images, uint8 `(B, 3, image_size, image_size)` in channels_last order, on the
+        CPU; `normalise` makes it the input of a model.
 
-        rows: int64 `(B,)`. The random parameters are a function of the seed, `epoch`, `draw`, the kind and the image id
-        and of nothing else: neither the batch, nor the order, nor earlier calls. No random state is read or changed.
+        rows: int64 `(B,)`. kind: `plain`, the evaluation view; `crop`, a random resized crop and flip alone; `weak` and
+        `strong` as `potstill.data.augmentation` has them. epoch: of all rows, or int64 `(B,)`.
 
-        Raises UnknownNameError for another kind.
+        The random parameters are a function of the seed, the image's `epoch`, `draw`, the kind and the image id and of
+        nothing else: neither the batch, nor the order, nor earlier calls. No random state is read or changed.
+
+        Raises UnknownNameError for another kind, and what the squares raise for a file that cannot be read.
         """
-        if kind == "plain":
-            start = (self._pixels.shape[1] - self.image_size) // 2
-            window = slice(start, start + self.image_size)
-            pixels = torch.from_numpy(np.ascontiguousarray(self._pixels[rows, window, window])).to(self.device)
-            return normalise(pixels, self._mean, self._std)
-        if kind not in get_args(ViewKind):
-            raise unknown_name("kind of view", kind, get_args(ViewKind))
+        if kind not in KINDS:
+            raise unknown_name("kind of view", kind, KINDS)
         rows = np.asarray(rows, dtype=np.int64)
-        columns = WEAK_NUMBERS if kind == "weak" else STRONG_NUMBERS
-        numbers = uniforms(self._keys[rows], (self._seed, epoch, draw, get_args(ViewKind).index(kind)), columns)
-        augment = weak_views if kind == "weak" else strong_views
-        views = torch.empty(len(rows), 3, self.image_size, self.image_size, device=self.device)
-        # On a CPU a few images at a time stay in the cache of the processor; a whole batch of large ones does not.
-        chunk = max(1, _CHUNK // self._pixels.shape[1] ** 2) if self.device.type == "cpu" else max(1, len(rows))
-        for start in range(0, len(rows), chunk):
-            part = slice(start, start + chunk)
-            images = _shrink(self._take(rows[part]), self.image_size)
-            images = augment(images, numbers[part], size=self.image_size, flip=self._flip)
-            torch.sub(images.mul_(self._scale), self._shift, out=views[part])
+        squares = self._squares.take(rows)
+        if kind == "plain":
+            start = (self._squares.side - self.image_size) // 2
+            window = slice(start, start + self.image_size)
+            return torch.from_numpy(np.ascontiguousarray(squares[:, window, window])).permute(0, 3, 1, 2)
+        views = _empty_views(len(rows), self.image_size)
+        columns = {"crop": CROP_NUMBERS, "weak": WEAK_NUMBERS, "strong": STRONG_NUMBERS}[kind]
+        numbers = uniforms(self._keys[rows], (self._seed, epoch, draw, KINDS.index(kind)), columns)
+        if kind == "crop":
+            crop_views(squares, numbers, views, flip=self._flip)
+        else:
+            _augment(squares, numbers, views, weak_views if kind == "weak" else strong_views, flip=self._flip)
         return views
 
-    def _take(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        """float32 `(B, 3, S, S)` in [0, 1]."""
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """(images / 255 - mean) / std: uint8 `(B, 3, H, W)` on any device to float32 there, channels_last."""
+        return normalise(images.permute(0, 2, 3, 1), self._mean, self._std)
+
+
+def _empty_views(count: int, size: int) -> torch.Tensor:
+    return torch.empty(count, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+
+
+def _augment(squares: Pixels, numbers: Floats, views: torch.Tensor, augment: _Augment, *, flip: bool) -> None:
+    """Fill `views`, uint8 `(B, 3, size, size)`, from squares uint8 `(B, S, S, 3)`."""
+    size = views.shape[-1]
+    bytes_out: npt.NDArray[np.uint8] = views.numpy()
+    # A few images at a time stay in the cache of the processor; a whole batch of large ones does not.
+    chunk = max(1, _CHUNK // squares.shape[1] ** 2)
+    for start in range(0, len(squares), chunk):
+        part = slice(start, start + chunk)
         # numpy reorders bytes several times faster than torch does.
-        channels_first = np.ascontiguousarray(self._pixels[rows].transpose(0, 3, 1, 2))
-        return torch.from_numpy(channels_first).to(self.device).to(torch.float32).div_(255.0)
+        channels_first = torch.from_numpy(np.ascontiguousarray(squares[part].transpose(0, 3, 1, 2)))
+        images = _shrink(channels_first.to(torch.float32).div_(255.0), size)
+        levels = augment(images, numbers[part], size=size, flip=flip).mul_(255.0).round_().to(torch.uint8).numpy()
+        for channel in range(3):  # three copies of one channel take half the time of one copy of all
+            bytes_out[part, channel] = levels[:, channel]
 
 
 def _shrink(images: torch.Tensor, image_size: int) -> torch.Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,13 +17,15 @@ from potstill.cache import default_cache_dir, extract_outputs
 from potstill.config import RunConfig, check_data_path
 from potstill.data import open_target
 from potstill.errors import UsageError
-from potstill.models import create_model, preprocessing_of, pretrained_cfg_of
+from potstill.models import preprocessing_of, pretrained_cfg_of
+from potstill.pipeline.measured import step_seconds, student_compute
 from potstill.sources import load_zoo
 from potstill.types import Preprocessing, Progress, SourceOutputs, Target, Zoo, no_progress
 
 log = logging.getLogger(__name__)
 
 SHORTEST_RUN, LONGEST_RUN, DEFAULT_EPOCHS = 300, 2000, 40
+SHARE_OF_MINUTES = 0.9
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,17 @@ def device_of(config: RunConfig) -> str:
 
 
 def gather_material(
-    target: Target, config: RunConfig, progress: Progress = no_progress, *, image_ids: Sequence[str] | None = None
+    target: Target,
+    config: RunConfig,
+    progress: Progress = no_progress,
+    *,
+    image_ids: Sequence[str] | None = None,
+    sources: Collection[str] | None = None,
 ) -> Material:
-    """Run every source of the configured zoo once over the images (all of the target's by default)."""
+    """Run every source of the configured zoo, or those named, once over the images (all of the target's by default)."""
     zoo = load_zoo(config.zoo)
+    if sources is not None:
+        zoo = Zoo(zoo.name, {name: spec for name, spec in zoo.sources.items() if name in sources})
     outputs, errors = extract_outputs(
         target,
         zoo,
@@ -115,21 +124,42 @@ def without_sources(target: Target) -> Material:
     return Material(target, Zoo("none", {}), {}, {})
 
 
-def resolve_config(config: RunConfig, target: Target) -> RunConfig:
-    """Decide what was left open: image size, device and the number of steps. The result repeats the run exactly.
+def resolve_config(config: RunConfig, target: Target, progress: Progress = no_progress) -> RunConfig:
+    """Decide what was left open: image size, device, precision, number of steps. The result repeats the run exactly.
 
-    An epoch is as many student image passes as the pool has images; a step makes `batch_size` of them.
+    An epoch is as many student image passes as the pool has images; a step makes `batch_size` of them. Minutes become
+    steps once; they stay beside them as a limit.
     """
     preprocessing = student_preprocessing(config)
     config = replace(config, image_size=preprocessing.image_size, device=device_of(config))
+    choice = student_compute(
+        config.student,
+        preprocessing.image_size,
+        batch_size=config.batch_size,
+        device=config.device,
+        cache_dir=cache_dir_of(config),
+        precision=config.precision,
+        memory_format=config.memory_format,
+        progress=progress,
+    )
+    layout: Literal["channels-last", "contiguous"] = "channels-last" if choice.channels_last else "contiguous"
+    config = replace(config, precision=choice.dtype, memory_format=layout)
     if config.steps is not None:
         return config
     if config.minutes is not None:
-        seconds = _seconds_per_step(config, len(target.classes))
-        steps = int(config.minutes * 60 / seconds)
+        seconds = step_seconds(
+            config.student,
+            preprocessing.image_size,
+            batch_size=config.batch_size,
+            device=config.device,
+            cache_dir=cache_dir_of(config),
+            choice=choice,
+        )
+        # What surrounds the student's own work takes some of the time; a run that is late is shortened anyway.
+        steps = int(SHARE_OF_MINUTES * config.minutes * 60 / seconds)
         if steps < 1:
             raise UsageError(f"--minutes {config.minutes} is too short: one step takes about {seconds:.1f} s.")
-        return replace(config, steps=steps, minutes=None)
+        return replace(config, steps=steps)
     pool = len(target.split.pool)
     if config.epochs is not None:
         return replace(config, steps=max(1, math.ceil(config.epochs * pool / config.batch_size)), epochs=None)
@@ -140,18 +170,3 @@ def resolve_config(config: RunConfig, target: Target) -> RunConfig:
 def student_preprocessing(config: RunConfig) -> Preprocessing:
     """Evaluation transform of the student: the model's own, but the whole shorter side is seen."""
     return preprocessing_of(pretrained_cfg_of(config.student), image_size=config.image_size, crop=1.0)
-
-
-def _seconds_per_step(config: RunConfig, num_classes: int) -> float:
-    """Median time of a training step of the student on random images, after one step to warm up."""
-    size = config.image_size or student_preprocessing(config).image_size
-    model = create_model(config.student, num_classes=num_classes, image_size=size).to(device_of(config)).train()
-    images = torch.randn(config.batch_size, 3, size, size, device=device_of(config))
-    times = []
-    for _ in range(4):
-        started = time.perf_counter()
-        model(images).square().mean().backward()
-        if images.is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times[1:]))

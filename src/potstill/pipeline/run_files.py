@@ -11,6 +11,7 @@ from potstill.errors import UsageError
 from potstill.pipeline.preparation import Material
 from potstill.pipeline.ranking import ranking_record
 from potstill.reporting import environment_record, read_json, write_json, write_lines, write_predictions, write_yaml
+from potstill.training.checkpoint import remove_checkpoints
 from potstill.training.loop import Trained
 from potstill.types import Evaluation, Ranking, SourceWeights, Target
 
@@ -68,4 +69,4 @@ def write_outcome(
     )
     # Written last: a directory with results.json is complete.
     write_json(directory / "results.json", record)
-    (directory / CHECKPOINT).unlink(missing_ok=True)
+    remove_checkpoints(directory / CHECKPOINT)

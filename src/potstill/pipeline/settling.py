@@ -37,9 +37,8 @@ def settle_config(
         parse_method(name)
     path = output / "config.yaml"
     earlier = read_yaml(path) if path.exists() else None
-    if earlier is not None and config.minutes is not None:
-        # Minutes were converted to steps once; measuring again would give another number.
-        config = replace(config, steps=earlier["steps"], minutes=None)
+    if earlier is not None:
+        config = _with_measurements(config, earlier)
     config = resolve_config(config, target)
     record = {**command, "data": portable_path(data, output), **config_record(config, output)}
     if earlier is not None:
@@ -53,3 +52,13 @@ def settle_config(
             )
     write_yaml(path, record)
     return config
+
+
+def _with_measurements(config: RunConfig, earlier: Mapping[str, Any]) -> RunConfig:
+    """The configuration with what was measured when the directory was started; measured again, it could differ."""
+    measured: dict[str, Any] = {
+        name: earlier[name] for name in ("precision", "memory_format") if getattr(config, name) == "auto"
+    }
+    if config.minutes is not None:
+        measured["steps"] = earlier["steps"]
+    return replace(config, **measured)

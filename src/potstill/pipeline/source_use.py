@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import numpy.typing as npt
 
 from potstill.config import RunConfig, overridden
+from potstill.distillation.answers import PoolAnswers, SourceAnswers
 from potstill.distillation.clusters import pseudo_classes
-from potstill.distillation.objective import SourceTargets
+from potstill.distillation.softening import (
+    Indices,
+    confidence_weights,
+    entropy_temperature,
+    mean_entropy_share,
+)
 from potstill.errors import UsageError, unknown_name
 from potstill.pipeline.methods import MethodChoice
 from potstill.pipeline.preparation import Material
-from potstill.types import RankedSource, Ranking, SourceWeights
-from potstill.weighting import weigh
+from potstill.types import RankedSource, Ranking, SourceLogits, SourceOutputs, SourceWeights
+from potstill.weighting import drop_weak, weigh
 
 
 def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) -> SourceWeights | None:
@@ -35,7 +44,10 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
             f"No source has a {ranking.metric} score, so there is nothing to distil. {' '.join(sorted(reasons))}"
         )
     scheme = config.scheme if choice.method.scheme == "config" else choice.method.scheme
-    return weigh(scores, scheme=scheme, power=config.power, temperature=config.softmax_temperature, top_k=config.top_k)
+    weights = weigh(
+        scores, scheme=scheme, power=config.power, temperature=config.softmax_temperature, top_k=config.top_k
+    )
+    return drop_weak(weights, minimum=config.min_weight)
 
 
 def _why_unscored(row: RankedSource, metric: str) -> str | None:
@@ -43,20 +55,60 @@ def _why_unscored(row: RankedSource, metric: str) -> str | None:
     return row.error or (score.error if score else None)
 
 
-def source_targets(
-    material: Material, weights: SourceWeights | None, pool: tuple[str, ...]
-) -> dict[str, SourceTargets]:
-    """The answers over the pool of every source with a weight; clusters stand in for classes that a source lacks."""
-    targets: dict[str, SourceTargets] = {}
-    for name, weight in (weights.values if weights else {}).items():
-        if weight == 0:
-            continue
-        outputs = material.outputs[name]
-        rows = outputs.rows(pool)
-        if outputs.logits is not None:
-            targets[name] = SourceTargets(outputs.logits, rows)
-        elif outputs.features is not None:
-            targets[name] = SourceTargets(pseudo_classes(outputs.features[rows]), np.arange(len(pool)))
-        else:
-            raise UsageError(f"Source {name} has neither logits nor features, so it cannot be distilled. Leave it out.")
-    return targets
+def source_answers(
+    material: Material, weights: SourceWeights | None, pool: tuple[str, ...], config: RunConfig
+) -> SourceAnswers | None:
+    """The answers over the pool of every source with a weight; clusters stand in for classes that a source lacks.
+
+    None for a method without sources.
+    """
+    if weights is None:
+        return None
+    views = {name: _views_of(material.outputs[name], pool) for name, weight in weights.values.items() if weight > 0}
+    temperatures = dict.fromkeys(views, config.temperature)
+    if config.source_temperature == "entropy":
+        temperatures = _equally_certain(views, config)
+    return SourceAnswers(
+        {
+            name: PoolAnswers(
+                each,
+                temperature=temperatures[name],
+                standardise=config.standardise_logits,
+                confidences=_confidences(each, config, temperatures[name]),
+            )
+            for name, each in views.items()
+        }
+    )
+
+
+def _views_of(outputs: SourceOutputs, pool: tuple[str, ...]) -> list[tuple[SourceLogits, Indices]]:
+    """Logits and the pool's rows in them, one pair for every view that was stored."""
+    rows = outputs.rows(pool)
+    if outputs.logits is not None:
+        return [(logits, rows) for logits in (outputs.views or (outputs.logits,))]
+    if outputs.features is not None:
+        return [(pseudo_classes(outputs.features[rows]), np.arange(len(pool)))]
+    raise UsageError(
+        f"Source {outputs.source} has neither logits nor features, so it cannot be distilled. Leave it out."
+    )
+
+
+def _equally_certain(views: Mapping[str, list[tuple[SourceLogits, Indices]]], config: RunConfig) -> dict[str, float]:
+    """For each source the temperature at which its answers are as certain as all are on average at the common one."""
+    shares = {
+        name: mean_entropy_share(*each[0], temperature=config.temperature, standardise=config.standardise_logits)
+        for name, each in views.items()
+    }
+    # A share of exactly 0 or 1 cannot be reached by any temperature.
+    wanted = float(np.clip(np.mean(list(shares.values())), 0.01, 0.99))
+    return {
+        name: entropy_temperature(*each[0], target_share=wanted, standardise=config.standardise_logits)
+        for name, each in views.items()
+    }
+
+
+def _confidences(
+    views: list[tuple[SourceLogits, Indices]], config: RunConfig, temperature: float
+) -> list[npt.NDArray[np.float32]]:
+    found = [confidence_weights(*view, kind=config.confidence, temperature=temperature) for view in views]
+    return [each for each in found if each is not None]

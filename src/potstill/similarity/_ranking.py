@@ -30,7 +30,7 @@ from potstill.similarity._resampling import (
     variance_of,
 )
 from potstill.similarity._scoring import MOST_IMAGES_PREPARED, Column
-from potstill.types import MetricScore, Progress, RankedSource, Ranking, SourceOutputs, no_progress
+from potstill.types import DenseLogits, MetricScore, Progress, RankedSource, Ranking, SourceOutputs, no_progress
 
 if TYPE_CHECKING:
     from potstill.similarity._checks import Array
@@ -231,7 +231,7 @@ def _values_of(
     values: dict[str, npt.NDArray[Any]] = {"labels": index}
     if source.features is not None:
         values["features"] = np.asarray(source.features[rows])
-    if source.logits is not None:
+    if isinstance(source.logits, DenseLogits):
         values["probs"] = source.logits.probs(rows)
         values["logits"] = source.logits.logits(rows)
     known = {

@@ -19,8 +19,8 @@ Values = Mapping[str, npt.NDArray[Any]]
 MOST_IMAGES_PREPARED = 4000  # a table of all pairs then takes 128 MB
 
 _WHY_ABSENT = {
-    "probs": "this source has no classifier",
-    "logits": "this source has no classifier",
+    "probs": "this source has no classifier, or so many classes that only the likeliest of an image are kept",
+    "logits": "this source has no classifier, or so many classes that only the likeliest of an image are kept",
     "features": "this source stores none",
     "reference_features": "there is no reference (name a source with --reference), or this source is the reference",
     "random_features": "none were given, or its architecture cannot be built with random weights",

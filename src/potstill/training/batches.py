@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from potstill.types import Batch, ViewKind
+from potstill.training.balanced import BalancedStream
+from potstill.types import Batch, SoftTargets, ViewKind
 
 Indices = npt.NDArray[np.int64]
 
 
 class Views(Protocol):
-    """Augmented images by row number, float32 `(B, 3, H, W)`; a pure function of its arguments."""
+    """Augmented images by row number; a pure function of its arguments."""
 
-    def views(self, rows: Indices, kind: ViewKind, *, epoch: int, draw: int) -> torch.Tensor: ...
+    def views(self, rows: Indices, kind: ViewKind, *, epoch: Indices, draw: int) -> torch.Tensor:
+        """uint8 `(B, 3, H, W)`; `epoch` `(B,)` is the pass over the images that each row belongs to."""
+        ...
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """What the model takes, float32, of images on any device."""
+        ...
+
+
+class Answers(Protocol):
+    """What the sources say about pool images."""
+
+    def gather(self, rows: torch.Tensor, passes: torch.Tensor) -> tuple[SoftTargets, ...]:
+        """One target a source for pool images `(M,)` in the pass over the pool that each belongs to; on the CPU."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,31 @@ class BatchPlan:
     def cost(self) -> float:
         """Student image passes of a step: a row without a gradient counts one third."""
         return self.trained_rows + (self.rows - self.trained_rows) / 3
+
+    def divisible_by(self, parts: int) -> BatchPlan:
+        """The nearest plan below whose rows can be cut into `parts` equal parts, at least one of each kind in a part.
+
+        >>> BatchPlan(labeled=9, pool_weak=63, pool_strong=63).divisible_by(2)
+        BatchPlan(labeled=8, pool_weak=62, pool_strong=62, forward_only_weak=False)
+        """
+
+        def rounded(rows: int) -> int:
+            return max(parts, rows - rows % parts) if rows else 0
+
+        return replace(
+            self,
+            labeled=rounded(self.labeled),
+            pool_weak=rounded(self.pool_weak),
+            pool_strong=rounded(self.pool_strong),
+        )
+
+
+class Stream(Protocol):
+    """An endless sequence of items."""
+
+    def take(self, start: int, count: int) -> tuple[Indices, Indices]:
+        """Items `(count,)` number start .. start + count, and how often each was taken before."""
+        ...
 
 
 class EpochStream:
@@ -76,14 +116,25 @@ class EpochStream:
 class TrainingBatches:
     """Builds the batch of any step.
 
+    A step's batch is cut into `parts` equal parts, one for each process and each accumulated gradient: which images a
+    step sees does not depend on how many share the work, and every image is taken exactly once a pass.
+
     Args:
-        dataset: views of the pool's images; row i is image i of `Split.pool`.
+        dataset: views of the pool's images; row i is image i of the pool.
         labels: labels of the labeled images, int64 `(L,)`; they are rows 0 .. L of the dataset unless
             `labeled_rows` says which rows they are.
         pool_size: number of pool images.
         plan: rows of each kind in a step.
         steps: length of the run; `Batch.progress` is step / steps.
         seed: of the order of the images.
+        labeled_rows: rows of the labeled images.
+        parts: number of equal parts of a step's batch.
+        view: the view that labeled images and the weak views of the pool come in.
+        balanced: take labeled images of every class equally often.
+        answers: what the sources say about the pool.
+
+    Raises:
+        ValueError: rows of the plan cannot be cut into the parts (see `BatchPlan.divisible_by`).
     """
 
     def __init__(
@@ -96,41 +147,73 @@ class TrainingBatches:
         steps: int,
         seed: int,
         labeled_rows: Indices | None = None,
+        parts: int = 1,
+        view: ViewKind = "weak",
+        balanced: bool = False,
+        answers: Answers | None = None,
     ) -> None:
+        if plan != plan.divisible_by(parts):
+            raise ValueError(f"expected a plan whose rows can be cut into {parts} parts, got {plan}")
         self.plan = plan
         self.steps = steps
+        self.parts = parts
         self._dataset = dataset
+        self._answers = answers
+        self._view = view
         self._labels = labels
         self._labeled_rows = np.arange(len(labels)) if labeled_rows is None else labeled_rows
-        self._labeled = EpochStream(len(labels), seed=seed, name="labeled")
+        self._labeled: Stream = (
+            BalancedStream(labels, seed=seed, name="labeled")
+            if balanced
+            else EpochStream(len(labels), seed=seed, name="labeled")
+        )
         self._pool = EpochStream(pool_size, seed=seed, name="pool")
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, on the CPU."""
-        items, passes = self._labeled.take(step * self.plan.labeled, self.plan.labeled)
-        pool_rows, weak, strong = None, None, None
-        if self.plan.pool_weak or self.plan.pool_strong:
-            count = max(self.plan.pool_weak, self.plan.pool_strong)
-            rows, pool_passes = self._pool.take(step * count, count)
-            pool_rows = torch.from_numpy(rows)
-            if self.plan.pool_weak:
-                weak = self._views(rows, "weak", pool_passes, draw=1)
-            if self.plan.pool_strong:
-                strong = self._views(rows, "strong", pool_passes, draw=2)
-        return Batch(
-            labeled_images=self._views(self._labeled_rows[items], "weak", passes, draw=0),
+    def batch(self, step: int, part: int = 0) -> Batch:
+        """The images of a part of a step's batch, on the CPU."""
+        items, passes = self._share(self._labeled, self.plan.labeled, step, part)
+        batch = Batch(
+            labeled_images=self._dataset.views(self._labeled_rows[items], self._view, epoch=passes, draw=0),
             labels=torch.from_numpy(self._labels[items]),
-            pool_rows=pool_rows,
-            pool_weak=weak,
-            pool_strong=strong,
+            pool_rows=None,
+            pool_weak=None,
+            pool_strong=None,
             progress=step / self.steps,
         )
+        count = max(self.plan.pool_weak, self.plan.pool_strong)
+        if count == 0:
+            return batch
+        rows, pool_passes = self._share(self._pool, count, step, part)
+        weak, strong = self.plan.pool_weak > 0, self.plan.pool_strong > 0
+        return replace(
+            batch,
+            pool_rows=torch.from_numpy(rows),
+            pool_passes=torch.from_numpy(pool_passes),
+            pool_weak=self._dataset.views(rows, self._view, epoch=pool_passes, draw=1) if weak else None,
+            pool_strong=self._dataset.views(rows, "strong", epoch=pool_passes, draw=2) if strong else None,
+        )
 
-    def _views(self, rows: Indices, kind: ViewKind, passes: Indices, *, draw: int) -> torch.Tensor:
-        """Views of rows that may belong to several passes, in the order of `rows`."""
-        parts = [(np.flatnonzero(passes == number), int(number)) for number in np.unique(passes)]
-        images = [self._dataset.views(rows[where], kind, epoch=number, draw=draw) for where, number in parts]
-        if len(images) == 1:
-            return images[0]
-        order = np.argsort(np.concatenate([where for where, _ in parts]))
-        return torch.cat(images)[torch.from_numpy(order)]
+    def with_answers(self, batch: Batch) -> Batch:
+        """The batch with what the sources say about its pool images."""
+        if self._answers is None or batch.pool_rows is None or batch.pool_passes is None:
+            return batch
+        return replace(batch, answers=self._answers.gather(batch.pool_rows, batch.pool_passes))
+
+    def on_device(self, batch: Batch, device: torch.device) -> Batch:
+        """The batch where the student is, its images normalised there."""
+
+        def moved(images: torch.Tensor) -> torch.Tensor:
+            return self._dataset.normalise(images.to(device, non_blocking=True))
+
+        return replace(
+            batch,
+            labeled_images=moved(batch.labeled_images),
+            labels=batch.labels.to(device, non_blocking=True),
+            pool_weak=None if batch.pool_weak is None else moved(batch.pool_weak),
+            pool_strong=None if batch.pool_strong is None else moved(batch.pool_strong),
+            answers=tuple(targets.to(device) for targets in batch.answers),
+        )
+
+    def _share(self, stream: Stream, count: int, step: int, part: int) -> tuple[Indices, Indices]:
+        share = count // self.parts
+        return stream.take(step * count + part * share, share)

@@ -1,8 +1,14 @@
-"""Checkpoints: one safetensors file with every tensor and, as JSON in its metadata, every number of the run's state."""
+"""Checkpoints: one safetensors file with every tensor and, as JSON in its metadata, every number of the run's state.
+
+The newest one and the one before it are kept. A file that was cut off or changed is recognised by its digest, and the
+other one is used.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +18,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from potstill.errors import CheckpointError
+from potstill.errors import CheckpointError, OutputError
 from potstill.models import save_state
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after `step` finished steps. `tensors` keys start with `student.`, `average.` or `optimizer.`."""
+    """State after `step` finished steps of `steps`. `tensors` keys start with `student.`, `average.` or `optimizer.`"""
 
     step: int
+    steps: int
     seconds: float
     history: list[dict[str, float]]
     tensors: Mapping[str, Tensor]
@@ -30,42 +39,99 @@ class Checkpoint:
         return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
 
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before that in `path` is."""
+    return path.with_name(f"previous-{path.name}")
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, fingerprint: str) -> None:
-    """Write atomically: the old file stays until the new one is complete on disk.
+    """Write atomically: at every moment a complete checkpoint is on disk, once there was one.
 
     Args:
-        path: the file.
+        path: the file; the one that it holds is kept as `previous_of(path)`.
         checkpoint: the state.
         fingerprint: of everything that must be the same when the run goes on (configuration, split, sources).
+
+    Raises:
+        OutputError: the folder cannot be written; earlier checkpoints are untouched.
     """
-    state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "history": checkpoint.history}
-    metadata = {"fingerprint": fingerprint, "state": json.dumps(state)}
-    save_state(path, checkpoint.tensors, metadata=metadata)
+    state = {
+        "step": checkpoint.step,
+        "steps": checkpoint.steps,
+        "seconds": checkpoint.seconds,
+        "history": checkpoint.history,
+    }
+    text = json.dumps(state)
+    metadata = {"fingerprint": fingerprint, "state": text, "digest": _digest(text, checkpoint.tensors)}
+    newest = path.with_name(f"next-{path.name}")
+    save_state(newest, checkpoint.tensors, metadata=metadata)
+    try:
+        if path.exists():
+            path.replace(previous_of(path))
+        newest.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write {path}: {error.strerror or error}. Check the folder and its rights."
+        ) from error
 
 
 def load_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint | None:
-    """The saved state, or None where there is none.
+    """The newest undamaged state, or None where there is none.
 
     Raises:
-        CheckpointError: the file is damaged, or belongs to a run with another configuration.
+        CheckpointError: every file is damaged, or one belongs to a run with another configuration.
     """
-    if not path.exists():
-        return None
+    damage: CheckpointError | None = None
+    for candidate in (path, previous_of(path)):
+        if not candidate.exists():
+            continue
+        try:
+            found, owner = _read(candidate)
+        except CheckpointError as error:
+            log.warning("%s", error)
+            damage = damage or error
+            continue
+        if owner != fingerprint:
+            raise CheckpointError(
+                f"The checkpoint {candidate.name} belongs to a run with another configuration, split or zoo. "
+                "Repeat the command as it was, or start again with --overwrite."
+            )
+        return found
+    if damage is not None:
+        raise damage
+    return None
+
+
+def remove_checkpoints(path: Path) -> None:
+    """Delete what `save_checkpoint` wrote."""
+    for each in (path, previous_of(path)):
+        each.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[Checkpoint, str]:
+    """A checkpoint and the fingerprint of its run. Raises CheckpointError for a damaged file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if metadata["digest"] != _digest(metadata["state"], tensors):
+            raise ValueError("its content does not match its digest")
         state = json.loads(metadata["state"])
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        return Checkpoint(tensors=tensors, **state), metadata["fingerprint"]
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(
             f"The checkpoint {path.name} is damaged ({error}). Delete it or start again with --overwrite."
         ) from error
-    if metadata["fingerprint"] != fingerprint:
-        raise CheckpointError(
-            f"The checkpoint {path.name} belongs to a run with another configuration, split or zoo. "
-            "Repeat the command as it was, or start again with --overwrite."
-        )
-    return Checkpoint(step=state["step"], seconds=state["seconds"], history=state["history"], tensors=tensors)
+
+
+def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of the numbers and of every tensor's name, type, shape and bytes."""
+    total = hashlib.blake2b(state.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -85,4 +151,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for key, value in tensors.items():
         number, name = key.split(".", 1)
         parameter = parameters[int(number)]
-        optimizer.state[parameter][name] = value.to(parameter.device)
+        # In the memory order of the parameter: the fused update walks through both as they lie.
+        optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)

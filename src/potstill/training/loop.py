@@ -2,79 +2,47 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from timm.optim._param_groups import param_groups_weight_decay
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from potstill.errors import DivergedError, Interrupted, UsageError
+from potstill.errors import DivergedError, Interrupted
 from potstill.training.batches import TrainingBatches
-from potstill.training.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
-from potstill.training.schedule import learning_rate
+from potstill.training.checkpoint import load_checkpoint, save_checkpoint
+from potstill.training.loader import prepared_batches
+from potstill.training.optimization import CheckpointPolicy, Loading, Optimization
+from potstill.training.processes import agree, require_same_step
+from potstill.training.schedule import affordable_steps, learning_rate
+from potstill.training.state import TrainingState
 from potstill.training.student import Student, StudentOutputs, freeze_batch_norm
 from potstill.types import Batch, Progress, no_progress
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
-    from accelerate import Accelerator
+class Forward(Protocol):
+    """A student as an objective sees it: `Student.forward`."""
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
-Forward = Callable[[Tensor], StudentOutputs]
+    def __call__(self, images: Tensor, labeled: int | None = None, /) -> StudentOutputs: ...
+
+
 Objective = Callable[[Forward, Batch], Mapping[str, Tensor]]
-"""(student, batch) -> named terms; `loss` is the one that is minimised, the others are shown beside it."""
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """How a student is trained: stochastic gradient descent with Nesterov momentum, warm-up and cosine.
-
-    `lr` is the peak; `weight_decay` spares biases and norms; `ema` is the decay of the averaged weights, which are
-    the ones that are kept; `bn` says whether batch statistics are used and updated or the initial ones are kept.
-    """
-
-    steps: int
-    lr: float = 0.03
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    ema: float = 0.99
-    bn: Literal["batch", "frozen"] = "batch"
-    seed: int = 0
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class CheckpointPolicy:
-    """Where and how often the state is saved; `fingerprint` must match for a run to go on."""
-
-    path: Path
-    fingerprint: str
-    every_seconds: float = 60.0
+"""(student, batch) -> named terms; `loss` is the one that is minimised, the others are shown beside it. Every term is
+a mean over the rows of the batch, so that the mean over equal parts of a batch is that of the whole."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained student (averaged weights, evaluation mode, CPU) and what it took."""
+    """A trained student (averaged weights, evaluation mode, CPU) and what it took; `steps` may be fewer than asked
+    where the time was limited.
+    """
 
     model: nn.Module
     history: list[dict[str, float]]
+    steps: int
     images_seen: int
     images_trained: int
     seconds: float
@@ -86,6 +54,7 @@ def train_student(
     objective: Objective,
     *,
     settings: Optimization,
+    loading: Loading | None = None,
     checkpoints: CheckpointPolicy | None = None,
     progress: Progress = no_progress,
     should_stop: Callable[[], bool] = lambda: False,
@@ -94,13 +63,14 @@ def train_student(
     """Train `student` on `batches` by `objective`.
 
     The same arguments on the same machine and number of threads give the same bits, whether or not the run was
-    interrupted on the way. The caller's random state is left as it was.
+    interrupted on the way and whoever prepared the batches. The caller's random state is left as it was.
 
     Args:
         student: changed in place; its source heads are left out of the result.
-        batches: gives the batch of any step.
+        batches: gives the batch of any step, in as many parts as processes times `settings.accumulation`.
         objective: the method.
-        settings: optimiser, schedule, device, seed.
+        settings: optimiser, schedule, precision, device, seed, time limit.
+        loading: who prepares batches ahead.
         checkpoints: where to save the state; an existing checkpoint is continued.
         progress: told after each step.
         should_stop: asked after each step; when true, the state is saved and Interrupted is raised.
@@ -112,74 +82,48 @@ def train_student(
         CheckpointError: the checkpoint is damaged or belongs to another run.
     """
     with torch.random.fork_rng():
-        state = _State(student, settings)
+        state = TrainingState(student, settings)
+        _check_parts(state, batches, settings)
         if checkpoints is not None:
             state.restore(load_checkpoint(checkpoints.path, fingerprint=checkpoints.fingerprint))
-        _run_steps(state, batches, objective, settings, checkpoints, progress, should_stop, task)
-        averaged = copy.deepcopy(state.averaged_model).cpu().eval()
-    plan = batches.plan
-    return Trained(
-        model=averaged,
-        history=state.history,
-        images_seen=plan.rows * settings.steps,
-        images_trained=plan.trained_rows * settings.steps,
-        seconds=state.seconds,
-    )
-
-
-class _State:
-    """Everything that changes while training."""
-
-    def __init__(self, student: Student, settings: Optimization) -> None:
-        self.accelerator = accelerator_for(settings.device)
-        # Convolutions on channels-last tensors are faster on every device that we measured.
-        self.student = student.to(device=self.accelerator.device).train()
-        self.student.model.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.SGD(
-            param_groups_weight_decay(self.student, settings.weight_decay),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=True,
+        require_same_step(state.accelerator, state.step)
+        keys = _keys(state, settings)
+        with prepared_batches(batches, keys, loading=loading or Loading()) as prepared:
+            _run_steps(state, batches, prepared, objective, settings, checkpoints, progress, should_stop, task)
+        plan = batches.plan
+        return Trained(
+            model=state.averaged_model(),
+            history=state.history,
+            steps=state.step,
+            images_seen=plan.rows * state.step,
+            images_trained=plan.trained_rows * state.step,
+            seconds=state.seconds,
         )
-        self.average = AveragedModel(self.student, multi_avg_fn=_warming_average(settings.ema))
-        # The process wrapper is for the forward pass only: weights are read and saved through the bare student.
-        self.forward: Forward = self.accelerator.prepare_model(self.student)
-        self.step = 0
-        self.seconds = 0.0
-        self.history: list[dict[str, float]] = []
 
-    @property
-    def averaged_model(self) -> nn.Module:
-        """The timm model with averaged weights."""
-        averaged = self.average.module
-        if not isinstance(averaged, Student):
-            raise TypeError(f"expected an averaged Student, got {type(averaged).__name__}")
-        return averaged.model
 
-    def restore(self, checkpoint: Checkpoint | None) -> None:
-        if checkpoint is None:
-            return
-        self.student.load_state_dict(checkpoint.part("student."))
-        self.average.load_state_dict(checkpoint.part("average."))
-        restore_optimizer(self.optimizer, checkpoint.part("optimizer."))
-        self.step, self.seconds, self.history = checkpoint.step, checkpoint.seconds, list(checkpoint.history)
+def _check_parts(state: TrainingState, batches: TrainingBatches, settings: Optimization) -> None:
+    expected = state.accelerator.num_processes * settings.accumulation
+    if batches.parts != expected:
+        raise ValueError(
+            f"expected batches in {expected} parts ({state.accelerator.num_processes} processes x "
+            f"{settings.accumulation} accumulated), got {batches.parts}"
+        )
 
-    def save(self, policy: CheckpointPolicy) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        parts = {
-            "student.": self.student.state_dict(),
-            "average.": self.average.state_dict(),
-            "optimizer.": optimizer_tensors(self.optimizer),
-        }
-        tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
-        state = Checkpoint(self.step, self.seconds, self.history, tensors)
-        save_checkpoint(policy.path, state, fingerprint=policy.fingerprint)
+
+def _own_parts(state: TrainingState, settings: Optimization) -> range:
+    first = state.accelerator.process_index * settings.accumulation
+    return range(first, first + settings.accumulation)
+
+
+def _keys(state: TrainingState, settings: Optimization) -> Iterator[tuple[int, int]]:
+    """(step, part) of every batch that this process is going to need."""
+    return ((step, part) for step in range(state.step, state.steps) for part in _own_parts(state, settings))
 
 
 def _run_steps(
-    state: _State,
+    state: TrainingState,
     batches: TrainingBatches,
+    prepared: Iterator[Batch],
     objective: Objective,
     settings: Optimization,
     checkpoints: CheckpointPolicy | None,
@@ -188,95 +132,59 @@ def _run_steps(
     task: str,
 ) -> None:
     started, saved = time.monotonic() - state.seconds, time.monotonic()
-    log_every = max(1, settings.steps // 100)
-    with _prefetched(batches, state.step) as next_batch:
-        for step in range(state.step, settings.steps):
-            terms = _train_step(state, next_batch(step), objective, settings, step)
-            state.step, state.seconds = step + 1, time.monotonic() - started
-            if state.step % log_every == 0 or state.step == settings.steps:
-                state.history.append(_history_row(state, terms))
-            progress(task, state.step, settings.steps)
-            stop = should_stop() and state.step < settings.steps
-            due = checkpoints is not None and time.monotonic() - saved > checkpoints.every_seconds
-            if checkpoints is not None and (due or stop):
-                state.save(checkpoints)
-                saved = time.monotonic()
-            if stop:
-                raise Interrupted(f"Stopped after step {state.step} of {settings.steps}; go on with --resume.")
+    log_every = max(1, state.steps // 100)
+    while state.step < state.steps:
+        terms = _train_step(state, batches, prepared, objective, settings)
+        state.step += 1
+        stop, state.seconds = agree(state.accelerator, float(should_stop()), time.monotonic() - started)
+        state.steps = affordable_steps(state.step, state.steps, elapsed=state.seconds, limit=settings.seconds)
+        if state.step % log_every == 0 or state.step == state.steps:
+            state.history.append(_history_row(state, terms))
+        progress(task, state.step, state.steps)
+        stop = stop and state.step < state.steps
+        due = checkpoints is not None and time.monotonic() - saved > checkpoints.every_seconds
+        if checkpoints is not None and (due or stop):
+            if state.accelerator.is_main_process:
+                save_checkpoint(checkpoints.path, state.checkpoint(), fingerprint=checkpoints.fingerprint)
+            saved = time.monotonic()
+        if stop:
+            raise Interrupted(f"Stopped after step {state.step} of {state.steps}; go on with --resume.")
 
 
 def _train_step(
-    state: _State, batch: Batch, objective: Objective, settings: Optimization, step: int
-) -> Mapping[str, Tensor]:
-    # Dropout and stochastic depth depend on the step alone, so that a resumed run draws the same numbers.
-    torch.manual_seed((settings.seed << 32) + step)
+    state: TrainingState,
+    batches: TrainingBatches,
+    prepared: Iterator[Batch],
+    objective: Objective,
+    settings: Optimization,
+) -> dict[str, Tensor]:
+    """One step on this process's parts of a batch; the means of the objective's terms over them."""
     if settings.bn == "frozen":
         freeze_batch_norm(state.student)
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(step, settings.steps, peak=settings.lr)
-    terms = objective(state.forward, _to_device(batch, state.accelerator.device))
-    state.accelerator.backward(terms["loss"])
+        group["lr"] = learning_rate(state.step, state.steps, peak=settings.lr)
+    parts = _own_parts(state, settings)
+    means: dict[str, Tensor] = {}
+    for part in parts:
+        # Dropout and mixing depend on step and part alone, so that a resumed run draws the same numbers.
+        torch.manual_seed(((settings.seed + (part << 20)) << 32) + state.step)
+        batch = batches.on_device(next(prepared), state.accelerator.device)
+        with state.gradients_of_one_process(more_to_come=part != parts[-1]):
+            terms = objective(state.forward, batch)
+            state.accelerator.backward(terms["loss"] / len(parts))
+        for name, value in terms.items():
+            means[name] = means.get(name, 0) + value.detach() / len(parts)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
-    state.average.update_parameters(state.student)
-    return terms
+    state.average.update_parameters(state.student.model)
+    return means
 
 
-def _history_row(state: _State, terms: Mapping[str, Tensor]) -> dict[str, float]:
-    values = {name: float(value.detach()) for name, value in terms.items()}
+def _history_row(state: TrainingState, terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """The terms, averaged over processes, as numbers."""
+    stacked = torch.stack([value.float() for value in terms.values()])
+    values = dict(zip(terms, state.accelerator.reduce(stacked, reduction="mean").tolist(), strict=True))
     if not math.isfinite(values["loss"]):
         raise DivergedError(f"The loss became {values['loss']} at step {state.step}. Lower --lr and start again.")
     lr = state.optimizer.param_groups[0]["lr"]
     return {"step": state.step, **values, "lr": lr, "seconds": round(state.seconds, 3)}
-
-
-@contextmanager
-def _prefetched(batches: TrainingBatches, first: int) -> Iterator[Callable[[int], Batch]]:
-    """Prepare the next batch in a thread while the current one trains."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        ahead: dict[int, Future[Batch]] = {first: pool.submit(batches.batch, first)}
-
-        def next_batch(step: int) -> Batch:
-            if step + 1 < batches.steps:
-                ahead[step + 1] = pool.submit(batches.batch, step + 1)
-            return ahead.pop(step).result()
-
-        yield next_batch
-
-
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    def move(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value.to(device, non_blocking=True)
-
-    return replace(
-        batch,
-        labeled_images=batch.labeled_images.to(device, non_blocking=True),
-        labels=batch.labels.to(device, non_blocking=True),
-        pool_rows=move(batch.pool_rows),
-        pool_weak=move(batch.pool_weak),
-        pool_strong=move(batch.pool_strong),
-    )
-
-
-def _warming_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """Exponential average whose decay grows from 0 to `decay`, so that short runs do not keep the initial weights."""
-
-    @torch.no_grad()
-    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        steps = int(count)
-        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + steps) / (10 + steps)))
-
-    return update
-
-
-@cache
-def accelerator_for(device: str) -> Accelerator:
-    """The process's one Accelerator: device, backward and process information; precision stays float32."""
-    from accelerate import Accelerator
-
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
-    if accelerator.device.type != torch.device(device).type:
-        raise UsageError(f"Asked to train on {device}, but this process already trains on {accelerator.device}.")
-    return accelerator

@@ -1,8 +1,11 @@
-"""Learning rate over a run."""
+"""Learning rate and length of a run."""
 
 from __future__ import annotations
 
 import math
+
+SETTLED = 5
+"""Steps after which the time of a step is believed: the first ones allocate memory and choose algorithms."""
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float = 0.1) -> float:
@@ -15,3 +18,17 @@ def learning_rate(step: int, steps: int, *, peak: float, warmup: float = 0.1) ->
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+
+def affordable_steps(done: int, steps: int, *, elapsed: float, limit: float | None) -> int:
+    """How many steps a run of `steps` can have in all when `done` of them took `elapsed` of `limit` seconds.
+
+    Never more than planned and never fewer than done: a run that is in time is left alone, so that it stays the same
+    bit for bit; a slow one is shortened as a whole, so that its learning rate still ends at 0.
+
+    >>> affordable_steps(10, 100, elapsed=10.0, limit=200.0), affordable_steps(10, 100, elapsed=20.0, limit=100.0)
+    (100, 50)
+    """
+    if limit is None or (done < SETTLED and elapsed < limit):
+        return steps
+    return min(steps, max(done, math.floor(done * limit / elapsed)))

@@ -1,4 +1,4 @@
-"""The student: a timm backbone with a target head, and extra source heads that are thrown away after training."""
+"""The student: a small classifier and, while it trains, one throw-away head for every source."""
 
 from __future__ import annotations
 
@@ -14,37 +14,52 @@ from potstill.models import create_model, features_of, logits_of_features
 
 @dataclass(frozen=True)
 class StudentOutputs:
-    """One forward pass: `features` `(B, D)`, target `logits` `(B, C)`, and `(B, Z_s)` logits of every source head."""
+    """One forward pass of B images: `features` `(B, D)` and target `logits` `(B, C)` of all of them, `source_logits`
+    `(M, Z_1 + ... + Z_S)` of the pool images among them, the last M.
+    """
 
     features: Tensor
     logits: Tensor
-    source_logits: Mapping[str, Tensor]
+    source_logits: Tensor
 
 
 class Student(nn.Module):
     """A timm model whose classifier is the target head, plus one linear head per distilled source.
 
+    The heads are rows of one matrix: 28 products of 64 x 1024 by 1024 x 89 take longer than one by 1024 x 2492.
+
     Args:
         model: a timm model with C classes.
-        source_classes: source name -> number of its (pseudo-)classes Z_s, in the order in which the losses are added.
+        source_classes: source name -> number of its (pseudo-)classes Z_s, in the order of the logits.
     """
 
     def __init__(self, model: nn.Module, source_classes: Mapping[str, int]) -> None:
         super().__init__()
         self.model = model
-        self.sources = tuple(source_classes)
-        width = head_of(model).in_features
-        # A list, because source names may hold characters that parameter names may not.
-        self.source_heads = nn.ModuleList(nn.Linear(width, classes) for classes in source_classes.values())
+        self.source_classes = dict(source_classes)
+        self.source_heads = _joined_heads(head_of(model).in_features, tuple(source_classes.values()))
 
-    def forward(self, images: Tensor) -> StudentOutputs:
+    def forward(self, images: Tensor, labeled: int | None = None) -> StudentOutputs:
+        """Outputs for `(B, 3, H, W)`; the first `labeled` images (None: all) get no source logits."""
         features = features_of(self.model, images)
-        heads = zip(self.sources, self.source_heads, strict=True)
+        pool_features = features[len(features) if labeled is None else labeled :]
         return StudentOutputs(
             features=features,
             logits=logits_of_features(self.model, features),
-            source_logits={name: head(features) for name, head in heads},
+            source_logits=self.source_heads(pool_features) if self.source_classes else features.new_empty(0, 0),
         )
+
+
+def _joined_heads(width: int, classes: tuple[int, ...]) -> nn.Linear | nn.Identity:
+    """One linear layer for all sources; each source's rows start as those of a layer of its own would."""
+    if not classes:
+        return nn.Identity()
+    heads = [nn.Linear(width, count) for count in classes]
+    joined = nn.Linear(width, sum(classes))
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat([head.weight for head in heads]))
+        joined.bias.copy_(torch.cat([head.bias for head in heads]))
+    return joined
 
 
 def head_of(model: nn.Module) -> nn.Linear:

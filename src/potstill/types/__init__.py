@@ -8,10 +8,12 @@ from potstill.types._progress import Progress, no_progress
 from potstill.types._ranking import MetricScore, RankedSource, Ranking, SourceWeights
 from potstill.types._soft_targets import DenseTargets, SoftTargets, TopKTargets
 from potstill.types._source import (
+    TAIL_TEMPERATURES,
     DenseLogits,
     LabelSpace,
     Preprocessing,
     SourceCost,
+    SourceLogits,
     SourceOutputs,
     SourceSpec,
     TopKLogits,
@@ -21,6 +23,7 @@ from potstill.types._student import Batch, Evaluation, Probe, ViewKind
 from potstill.types._target import BadImage, Split, Target
 
 __all__ = [
+    "TAIL_TEMPERATURES",
     "BadImage",
     "Batch",
     "DenseLogits",
@@ -38,6 +41,7 @@ __all__ = [
     "Rows",
     "SoftTargets",
     "SourceCost",
+    "SourceLogits",
     "SourceOutputs",
     "SourceSpec",
     "SourceWeights",

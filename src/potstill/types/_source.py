@@ -116,8 +116,9 @@ class TopKLogits:
     """The K largest of Z logits of every image, with what is needed to soften them exactly at T = 1, 2 and 4.
 
     `indices` `(N, K)` unsigned integers, largest logit first; `shifted` `(N, K)` float16, z - max(z); `maximum` `(N,)`
-    float32; `tails` `(N, 3)` float32, the log-sum-exp of (z - max(z)) / T over the other Z - K classes at each T of
-    TAIL_TEMPERATURES; `mean` and `deviation` `(N,)` float32, of all Z logits (deviation with divisor Z).
+    float32; `tails` `(N, 3)` float16 or float32, the log-sum-exp of (z - max(z)) / T over the other Z - K classes at
+    each T of TAIL_TEMPERATURES; `mean` `(N,)` float32 and `deviation` `(N,)` float16 or float32, of all Z logits
+    (deviation with divisor Z).
     """
 
     indices: Rows
@@ -148,9 +149,14 @@ class TopKLogits:
         return indices, np.exp(scaled - log_sum).astype(np.float32)
 
 
+SourceLogits = DenseLogits | TopKLogits
+
+
 @dataclass(frozen=True)
 class SourceCost:
     """What a source cost in this call: `forwards` counts images that went through the model, 0 if all were cached.
+
+    An image that went through in several views counts as often.
 
     `params` counts its parameters; `depth` its convolution and linear layers, shortcuts included.
     """
@@ -165,17 +171,21 @@ class SourceCost:
 class SourceOutputs:
     """What one source says about the images: row i belongs to `image_ids[i]`.
 
-    `features` `(N, D)` float16 or None; `logits` over the source's Z classes or None (no classifier).
+    `features` `(N, D)` float16 or None; `logits` over the source's Z classes or None (no classifier); both are of the
+    plain view. Stored views 1, 2, ... of the same images stand in `views` as logits or, for a source without a
+    classifier, in `view_features` as features; the other one is empty.
     """
 
     source: str
     image_ids: tuple[str, ...]
     features: Rows | None
-    logits: DenseLogits | None
+    logits: SourceLogits | None
     label_space: LabelSpace
     classes: tuple[str, ...] | None
     cost: SourceCost
     key: str
+    views: tuple[SourceLogits, ...] = ()
+    view_features: tuple[Rows, ...] = ()
 
     def rows(self, image_ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Row numbers of the given images, int64."""

@@ -1,0 +1,210 @@
+"""From a method and its material to a trained model: batches, objective, checkpoint, the loop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from potstill.baselines.fixmatch import fixmatch_objective
+from potstill.baselines.frozen_probe import put_probe_head
+from potstill.baselines.supervised import supervised_objective
+from potstill.config import MACHINE_FIELDS, RunConfig
+from potstill.data import ViewDataset, open_squares, resized_size, split_digest, target_fingerprint
+from potstill.distillation.answers import SourceAnswers
+from potstill.distillation.objective import source_space_objective
+from potstill.models import features_of
+from potstill.pipeline.methods import MethodChoice
+from potstill.pipeline.preparation import Material, cache_dir_of
+from potstill.pipeline.run_files import CHECKPOINT
+from potstill.pipeline.source_use import source_answers
+from potstill.sources.opening import file_sha256
+from potstill.training.batches import BatchPlan, TrainingBatches
+from potstill.training.compute import ComputeChoice
+from potstill.training.interruption import stop_on_signal
+from potstill.training.loop import Objective, Trained, train_student
+from potstill.training.mixing import mixed
+from potstill.training.optimization import CheckpointPolicy, Loading, Optimization
+from potstill.training.processes import process_count
+from potstill.training.student import build_student
+from potstill.types import Preprocessing, Progress, SourceWeights, Target
+
+log = logging.getLogger(__name__)
+
+EVALUATION_BATCH = 128
+
+
+def train_gradients(
+    choice: MethodChoice,
+    target: Target,
+    material: Material,
+    weights: SourceWeights | None,
+    config: RunConfig,
+    preprocessing: Preprocessing,
+    *,
+    directory: Path,
+    progress: Progress,
+) -> Trained:
+    """Train a student by gradient descent; a checkpoint in `directory` is continued."""
+    if choice.method.rows is None or config.steps is None:
+        raise ValueError("a gradient-trained method needs rows and a resolved number of steps")
+    seed = target.split.seed
+    parts = process_count() * config.accumulation
+    plan = choice.method.rows(config).divisible_by(parts)
+    steps = max(1, int(config.steps * config.batch_size / plan.cost))
+    pool, dataset = pool_views(target, config, preprocessing, progress)
+    answers = source_answers(material, weights, pool, config)
+    student = build_student(
+        config.student,
+        len(target.classes),
+        weights=config.student_weights,
+        source_classes=answers.num_classes if answers else {},
+        image_size=preprocessing.image_size,
+        seed=seed,
+        offline=config.offline,
+    )
+    batches = TrainingBatches(
+        dataset,
+        target.labels_of(target.split.labeled),
+        labeled_rows=_rows_of(target.split.labeled, pool),
+        pool_size=len(pool),
+        plan=plan,
+        steps=steps,
+        seed=seed,
+        parts=parts,
+        view=config.augment,
+        balanced=config.balanced,
+        answers=answers,
+    )
+    fingerprint = _fingerprint(choice.name, target, material, weights, config, plan)
+    with stop_on_signal() as should_stop:
+        return train_student(
+            student,
+            batches,
+            _objective(choice, answers, weights, config),
+            settings=_optimization(config, steps, seed),
+            loading=Loading(config.workers, config.worker_start),
+            checkpoints=CheckpointPolicy(directory / CHECKPOINT, fingerprint=fingerprint),
+            progress=progress,
+            should_stop=should_stop,
+            task=f"{choice.name}, seed {seed}",
+        )
+
+
+def fit_probe_student(target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress) -> Trained:
+    """The `probe` baseline: the initial backbone, frozen, and a probe on the labeled images."""
+    started = time.monotonic()
+    pool, dataset = pool_views(target, config, preprocessing, progress)
+    model: nn.Module = build_student(
+        config.student,
+        len(target.classes),
+        weights=config.student_weights,
+        source_classes={},
+        image_size=preprocessing.image_size,
+        seed=target.split.seed,
+        offline=config.offline,
+    ).model.eval()
+    rows = _rows_of(target.split.labeled, pool)
+    with torch.inference_mode():
+        parts = [
+            features_of(model, dataset.normalise(dataset.views(some, "plain", epoch=np.zeros_like(some), draw=0)))
+            for some in np.split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))
+        ]
+    labels = target.labels_of(target.split.labeled)
+    put_probe_head(model, torch.cat(parts).numpy(), labels, num_classes=len(target.classes))
+    seconds = time.monotonic() - started
+    return Trained(model, [], steps=0, images_seen=len(rows), images_trained=0, seconds=seconds)
+
+
+def pool_views(
+    target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress
+) -> tuple[tuple[str, ...], ViewDataset]:
+    """The pool's images in an order that does not depend on the label draw, and their views."""
+    pool = tuple(sorted(target.split.pool))
+    squares = open_squares(
+        target,
+        pool,
+        resized_size(preprocessing.image_size, preprocessing.crop),
+        interpolation=preprocessing.interpolation,
+        cache_dir=cache_dir_of(config),
+        workers=config.workers,
+        max_packed_bytes=int(config.packed_gb * 1e9),
+        progress=progress,
+    )
+    dataset = ViewDataset(
+        squares,
+        pool,
+        image_size=preprocessing.image_size,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        seed=target.split.seed,
+        flip=config.flip,
+    )
+    return pool, dataset
+
+
+def _rows_of(image_ids: tuple[str, ...], pool: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    position = {image_id: row for row, image_id in enumerate(pool)}
+    return np.array([position[image_id] for image_id in image_ids], dtype=np.int64)
+
+
+def _optimization(config: RunConfig, steps: int, seed: int) -> Optimization:
+    if config.precision == "auto" or config.memory_format == "auto":
+        raise ValueError("a resolved configuration has no precision or memory format left to measure")
+    return Optimization(
+        steps=steps,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        ema=config.ema,
+        bn=config.bn,
+        accumulation=config.accumulation,
+        seconds=None if config.minutes is None else 60 * config.minutes,
+        seed=seed,
+        device=config.device,
+        compute=ComputeChoice(
+            config.precision, channels_last=config.memory_format == "channels-last", compiled=config.compile
+        ),
+    )
+
+
+def _objective(
+    choice: MethodChoice, answers: SourceAnswers | None, weights: SourceWeights | None, config: RunConfig
+) -> Objective:
+    if choice.name == "fixmatch":
+        return fixmatch_objective(threshold=config.threshold)
+    if answers is not None and weights is not None:
+        objective = source_space_objective(
+            [weights.values[name] for name in answers.sources],
+            label_weight=config.label_weight,
+            temperatures=list(answers.temperatures.values()),
+            label_smoothing=config.label_smoothing,
+            standardise=config.standardise_logits,
+        )
+    else:
+        objective = supervised_objective(label_smoothing=config.label_smoothing)
+    return mixed(objective, alpha=config.mixup) if config.mixup else objective
+
+
+def _fingerprint(
+    method: str,
+    target: Target,
+    material: Material,
+    weights: SourceWeights | None,
+    config: RunConfig,
+    plan: BatchPlan,
+) -> str:
+    """Digest of everything that a checkpoint's numbers depend on."""
+    elsewhere = (*MACHINE_FIELDS, "zoo", "student_weights", "unlabeled", "minutes")
+    settings = {key: str(value) for key, value in vars(config).items() if key not in elsewhere}
+    initial = file_sha256(config.student_weights) if config.student_weights else None
+    keys = {name: material.outputs[name].key for name in (weights.values if weights else {})}
+    data = [split_digest(target), target_fingerprint(target)]
+    parts = [method, data, settings, initial, keys, dict(weights.values) if weights else None, vars(plan)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

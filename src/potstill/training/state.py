@@ -1,0 +1,101 @@
+"""Everything that changes while a student trains."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+from timm.optim._param_groups import param_groups_weight_decay
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from potstill.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from potstill.training.compute import compile_model
+from potstill.training.optimization import Optimization
+from potstill.training.processes import accelerator_for
+from potstill.training.student import Student, StudentOutputs
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+class TrainingState:
+    """A student on its device with optimiser, averaged weights and history.
+
+    `step` counts finished steps of `steps`; `seconds` is the time that they took, over all sittings.
+    """
+
+    def __init__(self, student: Student, settings: Optimization) -> None:
+        self.accelerator = accelerator_for(settings.device)
+        self.student = student.to(device=self.accelerator.device).train()
+        self.student.model.to(memory_format=settings.compute.memory_format)
+        if settings.bn == "batch" and self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
+            self.student.model = convert_sync_batchnorm(self.student.model)  # type: ignore[no-untyped-call]
+        self.optimizer = torch.optim.SGD(
+            param_groups_weight_decay(self.student, settings.weight_decay),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            nesterov=True,
+            # One pass over the weights: with 8,000 source classes the plain form takes 25 times as long.
+            fused=True,
+        )
+        # Source heads are thrown away in the end, so only the model is averaged.
+        self.average = AveragedModel(self.student.model, multi_avg_fn=_warming_average(settings.ema))
+        # The process wrapper is for the forward pass only: weights are read and saved through the bare student.
+        wrapped = self.accelerator.prepare_model(self.student)
+        self._module: Callable[..., StudentOutputs] = compile_model(wrapped, settings.compute)
+        self._compute = settings.compute
+        self.step = 0
+        self.steps = settings.steps
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+
+    def forward(self, images: Tensor, labeled: int | None = None) -> StudentOutputs:
+        """The student in its measured precision; what it returns is used in float32."""
+        with self._compute.autocast(self.accelerator.device):
+            return self._module(images, labeled)
+
+    def gradients_of_one_process(self, more_to_come: bool) -> AbstractContextManager[None]:
+        """While `more_to_come`, gradients add up here; those of other processes join with the last."""
+        if more_to_come and isinstance(self._module, nn.Module):
+            waiting: AbstractContextManager[None] = self.accelerator.no_sync(self._module)
+            return waiting
+        return nullcontext()
+
+    def averaged_model(self) -> nn.Module:
+        """The timm model with averaged weights, on the CPU, in evaluation mode."""
+        model: nn.Module = copy.deepcopy(self.average.module).cpu().eval()
+        return model
+
+    def checkpoint(self) -> Checkpoint:
+        """A snapshot; its tensors are those of the state, not copies."""
+        parts = {
+            "student.": self.student.state_dict(),
+            "average.": self.average.state_dict(),
+            "optimizer.": optimizer_tensors(self.optimizer),
+        }
+        tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
+        return Checkpoint(self.step, self.steps, self.seconds, self.history, tensors)
+
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Go on from a snapshot; None is the beginning."""
+        if checkpoint is None:
+            return
+        self.student.load_state_dict(checkpoint.part("student."))
+        self.average.load_state_dict(checkpoint.part("average."))
+        restore_optimizer(self.optimizer, checkpoint.part("optimizer."))
+        self.step, self.steps = checkpoint.step, checkpoint.steps
+        self.seconds, self.history = checkpoint.seconds, list(checkpoint.history)
+
+
+def _warming_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Exponential average whose decay grows from 0 to `decay`, so that short runs do not keep the initial weights."""
+
+    @torch.no_grad()
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        steps = int(count)
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + steps) / (10 + steps)))
+
+    return update

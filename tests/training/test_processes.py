@@ -1,0 +1,259 @@
+"""Several processes: the numbers of one, one writer, one message, one exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill.errors import CheckpointError
+from potstill.training.batches import BatchPlan, TrainingBatches
+from potstill.training.processes import adopt_slurm, first_host, require_same_step
+from potstill.types import ViewKind
+
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_NTASKS": "8",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "123456",
+    "SLURM_STEP_ID": "2",
+    "SLURM_JOB_NODELIST": "gpu[007-010],big1",
+}
+
+
+def test_srun_tasks_become_processes() -> None:
+    environment = dict(SLURM)
+    adopt_slurm(environment)
+    assert {name: environment[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")} == {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "gpu007",
+    }
+    assert 1024 < int(environment["MASTER_PORT"]) < 2**16
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"RANK": "0", "WORLD_SIZE": "2"}, {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_STEP_NUM_TASKS": None}],
+    ids=["torchrun", "one task", "batch script"],
+)
+def test_what_srun_did_not_start_as_several_is_left_alone(changed: dict[str, str | None]) -> None:
+    environment = {name: value for name, value in {**SLURM, **changed}.items() if value is not None}
+    before = dict(environment)
+    adopt_slurm(environment)
+    assert environment == before
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("localhost", "localhost"),
+        ("n1,n2", "n1"),
+        ("n[1-4]", "n1"),
+        ("n[3,5-7],m1", "n3"),
+        ("r[1-2]n[04-05].site,x", "r1n04.site"),
+    ],
+)
+def test_first_host_of_a_node_list(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
+
+
+def test_one_process_agrees_with_itself() -> None:
+    require_same_step(SimpleNamespace(num_processes=1), 7)  # type: ignore[arg-type]
+
+
+class RowViews:
+    """Images that hold nothing but their row number."""
+
+    def views(self, rows: np.ndarray, kind: ViewKind, *, epoch: np.ndarray, draw: int) -> torch.Tensor:
+        return torch.from_numpy(rows).view(-1, 1, 1, 1).expand(-1, 3, 1, 1).to(torch.uint8)
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_every_image_is_seen_equally_often_by_all_processes_together(parts: int) -> None:
+    plan = BatchPlan(labeled=4, pool_weak=12)
+    labels = np.arange(10) % 3
+    # 63 steps of 12 and 4 rows: 27 passes over the pool, 25 and a bit over the labeled images.
+    batches = TrainingBatches(RowViews(), labels, pool_size=28, plan=plan, steps=63, seed=3, parts=parts)
+    pool, labeled = [], []
+    for step in range(63):
+        taken = [batches.batch(step, part) for part in range(parts)]
+        pool += [(int(p), int(r)) for each in taken for p, r in zip(each.pool_passes, each.pool_rows, strict=True)]
+        labeled += [int(row) for each in taken for row in each.labeled_images[:, 0, 0, 0]]
+    assert sorted(pool) == [(number, row) for number in range(27) for row in range(28)]
+    counts = np.bincount(labeled, minlength=10)
+    assert counts.sum() == 252
+    assert counts.max() - counts.min() <= 1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of `torchrun`: its own exit code, what was said, and the exit code of every process."""
+
+    code: int
+    out: str
+    err: str
+
+
+Launch = Callable[..., subprocess.Popen[str]]
+
+# torchrun itself has one exit code for all failures, so every process writes down its own.
+NOTING = """
+import os, sys
+from pathlib import Path
+from potstill.cli import main
+code = 0
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+finally:
+    Path(os.environ["CODES"], os.environ.get("RANK", "0")).write_text(str(code))
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Start the command line in several processes under torchrun."""
+    started: list[subprocess.Popen[str]] = []
+    script = tmp_path / "noting.py"
+    script.write_text(NOTING)
+
+    def start(*arguments: object, processes: int = 2, **variables: str) -> subprocess.Popen[str]:
+        (tmp_path / "codes").mkdir(exist_ok=True)
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [*launcher, str(script), *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CODES": str(tmp_path / "codes"), **variables}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def codes(tmp_path: Path) -> Callable[[], list[str]]:
+    """The exit codes of the processes that the last launch started, in their order."""
+    return lambda: [path.read_text() for path in sorted((tmp_path / "codes").iterdir())]
+
+
+def finished(process: subprocess.Popen[str]) -> Ended:
+    out, err = process.communicate(timeout=100)
+    return Ended(process.returncode, out, err)
+
+
+# One student a line of settings; run under torchrun and in this process alike.
+TRAINING = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import timm, torch
+from safetensors.torch import save_file
+from potstill.baselines.supervised import supervised_objective
+from potstill.data.views import ViewDataset
+from potstill.training.batches import BatchPlan, TrainingBatches
+from potstill.training.loop import train_student
+from potstill.training.optimization import Optimization
+from potstill.training.processes import process_count, process_number
+from potstill.training.student import Student
+
+STUDENTS = {
+    "layer-norm": ("test_vit", {"img_size": 32}, "batch"),
+    "frozen-batch-norm": ("test_efficientnet", {}, "frozen"),
+}
+
+
+def train(name, accumulation, steps=50):
+    architecture, options, bn = STUDENTS[name]
+    torch.manual_seed(5)
+    student = Student(timm.create_model(architecture, num_classes=4, **options), {})
+    labels = np.arange(40) % 4
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 36, 36, 3), dtype=np.uint8)
+    pixels[..., 0] //= 1 + labels[:, None, None].astype(np.uint8)
+    views = ViewDataset(
+        pixels, [str(row) for row in range(40)], image_size=32, mean=(0.5,) * 3, std=(0.25,) * 3, seed=0
+    )
+    batches = TrainingBatches(
+        views, labels, pool_size=40, plan=BatchPlan(labeled=12), steps=steps, seed=0, view="crop",
+        parts=process_count() * accumulation,
+    )
+    settings = Optimization(steps=steps, lr=0.02, bn=bn, accumulation=accumulation)
+    return train_student(student, batches, supervised_objective(), settings=settings)
+
+
+def write(folder, name, accumulation):
+    trained = train(name, accumulation)
+    if process_number() == 0:
+        weights = {key: value.contiguous() for key, value in trained.model.state_dict().items()}
+        save_file(weights, folder / f"{name}-{accumulation}.safetensors")
+        (folder / f"{name}-{accumulation}.json").write_text(json.dumps([row["loss"] for row in trained.history]))
+
+
+if __name__ == "__main__":
+    for name in STUDENTS:
+        write(Path(sys.argv[1]), name, int(sys.argv[2]))
+    if process_count() > 1:
+        torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def trained_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same students trained by one process, by two, and by one that takes each batch in two parts."""
+    folder = tmp_path_factory.mktemp("equal")
+    script = folder / "training.py"
+    script.write_text(TRAINING)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    calls = {
+        "one": [sys.executable, str(script), str(folder / "one"), "1"],
+        "two": [*launcher, str(script), str(folder / "two"), "1"],
+        "parts": [sys.executable, str(script), str(folder / "parts"), "2"],
+    }
+    for name, command in calls.items():
+        (folder / name).mkdir()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, env=environment, timeout=100, capture_output=True)
+    return {name: folder / name for name in calls}
+
+
+@pytest.mark.parametrize("student", ["layer-norm", "frozen-batch-norm"])
+@pytest.mark.parametrize("other", ["two", "parts"])
+def test_processes_and_accumulation_equal_one_process(
+    trained_folders: dict[str, Path], student: str, other: str
+) -> None:
+    def read(folder: str, accumulation: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+        stem = trained_folders[folder] / f"{student}-{accumulation}"
+        return json.loads(stem.with_suffix(".json").read_text()), load_file(stem.with_suffix(".safetensors"))
+
+    losses, weights = read("one", 1)
+    other_losses, other_weights = read(other, 2 if other == "parts" else 1)
+    assert len(losses) == 50
+    assert losses[-1] < 0.8 * losses[0]  # something was learned, so something could differ
+    np.testing.assert_allclose(other_losses, losses, atol=1e-4)
+    for name, value in weights.items():
+        torch.testing.assert_close(other_weights[name], value, atol=1e-4, rtol=1e-4, msg=name)
