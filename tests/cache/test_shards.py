@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.cache.records import canonical_json, read_record, write_record
 from potstill.cache.encoding import ShardDraft
+from potstill.cache.records import canonical_json, read_record, write_record
 from potstill.cache.shards import ShardedRows, open_shard, write_shard
 from potstill.errors import CacheError, OutputError
 

@@ -107,6 +107,29 @@ def test_seconds_of_a_step_are_the_median_scaled_to_the_batch(tmp_path: Path, me
     assert len(measurements.asked) == 1
 
 
+def test_a_precision_that_does_not_train_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_float32(make_model: object, **asked: Any) -> ComputeTimes:
+        return ComputeTimes({each.name: (0.1,) * (each.dtype == "float32") for each in asked["choices"]}, 16)
+
+    monkeypatch.setattr(measured, "measure_choices", only_float32)
+    monkeypatch.setattr(measured, "candidates", lambda device: tuple(measured.CHOICES.values()))
+    assert chosen(tmp_path).dtype == "float32"
+    with pytest.raises(UsageError, match="does not train in bfloat16 here"):
+        chosen(tmp_path, precision="bfloat16")
+
+
+def test_a_busy_machine_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def uneven(make_model: object, **asked: Any) -> ComputeTimes:
+        return ComputeTimes({each.name: (0.1, 0.5, 0.6) for each in asked["choices"]}, 16)
+
+    monkeypatch.setattr(measured, "measure_choices", uneven)
+    chosen(tmp_path)
+    assert "was busy" in caplog.text
+    assert str(tmp_path) not in caplog.text
+
+
 def test_a_choice_that_does_not_train_is_named(tmp_path: Path, measurements: Measurements) -> None:
     chosen(tmp_path)
     for _ in range(2):
@@ -128,6 +151,7 @@ def test_a_damaged_file_is_measured_again(
     file.write_bytes(damage)
     assert chosen(tmp_path) == first
     assert "made again" in caplog.text
+    assert str(tmp_path) not in caplog.text
     assert len(measurements.asked) == 2
     assert file.read_bytes() == whole
 

@@ -20,7 +20,7 @@ from potstill.similarity import (
     parc,
     rank_sources,
 )
-from potstill.types import DenseLogits, SourceCost, SourceOutputs
+from potstill.types import DenseLogits, SourceCost, SourceOutputs, TopKLogits
 
 CLASSES, IMAGES = 4, 60
 IDS = tuple(f"train/{row:03d}.png" for row in range(IMAGES))
@@ -103,6 +103,17 @@ def test_source_without_classifier_fails_only_where_probs_are_needed(zoo):
     assert row.score is not None
     assert row.scores["nce"].score is None
     assert "needs probs, but this source has no classifier" in row.scores["nce"].error
+
+
+def test_source_of_very_many_classes_fails_only_where_all_their_probs_are_needed(zoo):
+    dense = zoo["near"].logits
+    column = np.zeros(len(dense.maximum), dtype=np.float32)
+    top = TopKLogits(dense.shifted[:, :4], dense.shifted[:, :4], column, column[:, None], column, column, 5000)
+    zoo["many"] = replace(zoo["near"], logits=top)
+    row = next(row for row in rank_sources(zoo, IDS, LABELS, also=["leep"]).sources if row.name == "many")
+    assert row.score is not None
+    assert row.scores["leep"].score is None
+    assert "so many classes that only the likeliest of an image are kept" in row.scores["leep"].error
 
 
 def test_equal_scores_are_sorted_by_name(zoo):

@@ -191,7 +191,9 @@ def test_a_step_under_any_choice_is_finite_and_keeps_float32_weights(name: str) 
     with choice.autocast(CPU):
         logits = model(images)
     assert logits.dtype == (torch.bfloat16 if choice.dtype == "bfloat16" else torch.float32)
-    torch.testing.assert_close(logits.float(), expected, atol=0.1, rtol=0.1)
+    # bfloat16 has 8 significant bits, and batch statistics of 8 images magnify what is lost.
+    error = (logits.float() - expected).norm() / expected.norm()
+    assert error < (0.1 if choice.dtype == "bfloat16" else 1e-6)
     loss = nn.functional.cross_entropy(logits.float(), torch.arange(8) % 3)
     loss.backward()
     assert loss.isfinite()

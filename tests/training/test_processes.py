@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from potstill.errors import CheckpointError
+from potstill.data import open_target, split_digest
 from potstill.training.batches import BatchPlan, TrainingBatches
+from potstill.training.interruption import SIGNALS
 from potstill.training.processes import adopt_slurm, first_host, require_same_step
 from potstill.types import ViewKind
 
@@ -104,69 +103,6 @@ def test_every_image_is_seen_equally_often_by_all_processes_together(parts: int)
     assert counts.max() - counts.min() <= 1
 
 
-@dataclass(frozen=True)
-class Ended:
-    """What became of `torchrun`: its own exit code, what was said, and the exit code of every process."""
-
-    code: int
-    out: str
-    err: str
-
-
-Launch = Callable[..., subprocess.Popen[str]]
-
-# torchrun itself has one exit code for all failures, so every process writes down its own.
-NOTING = """
-import os, sys
-from pathlib import Path
-from potstill.cli import main
-code = 0
-try:
-    main()
-except SystemExit as end:
-    code = end.code
-finally:
-    Path(os.environ["CODES"], os.environ.get("RANK", "0")).write_text(str(code))
-sys.exit(code)
-"""
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Launch]:
-    """Start the command line in several processes under torchrun."""
-    started: list[subprocess.Popen[str]] = []
-    script = tmp_path / "noting.py"
-    script.write_text(NOTING)
-
-    def start(*arguments: object, processes: int = 2, **variables: str) -> subprocess.Popen[str]:
-        (tmp_path / "codes").mkdir(exist_ok=True)
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [*launcher, str(script), *map(str, arguments)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CODES": str(tmp_path / "codes"), **variables}
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-@pytest.fixture
-def codes(tmp_path: Path) -> Callable[[], list[str]]:
-    """The exit codes of the processes that the last launch started, in their order."""
-    return lambda: [path.read_text() for path in sorted((tmp_path / "codes").iterdir())]
-
-
-def finished(process: subprocess.Popen[str]) -> Ended:
-    out, err = process.communicate(timeout=100)
-    return Ended(process.returncode, out, err)
-
-
 # One student a line of settings; run under torchrun and in this process alike.
 TRAINING = """
 import json, sys
@@ -216,7 +152,8 @@ def write(folder, name, accumulation):
 
 if __name__ == "__main__":
     for name in STUDENTS:
-        write(Path(sys.argv[1]), name, int(sys.argv[2]))
+        for accumulation in sys.argv[2:]:
+            write(Path(sys.argv[1]), name, int(accumulation))
     if process_count() > 1:
         torch.distributed.destroy_process_group()
 """
@@ -224,15 +161,14 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def trained_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same students trained by one process, by two, and by one that takes each batch in two parts."""
+    """The same students trained by one process, which takes each batch whole or in two parts, and by two."""
     folder = tmp_path_factory.mktemp("equal")
     script = folder / "training.py"
     script.write_text(TRAINING)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     calls = {
-        "one": [sys.executable, str(script), str(folder / "one"), "1"],
+        "one": [sys.executable, str(script), str(folder / "one"), "1", "2"],
         "two": [*launcher, str(script), str(folder / "two"), "1"],
-        "parts": [sys.executable, str(script), str(folder / "parts"), "2"],
     }
     for name, command in calls.items():
         (folder / name).mkdir()
@@ -242,18 +178,144 @@ def trained_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
 
 
 @pytest.mark.parametrize("student", ["layer-norm", "frozen-batch-norm"])
-@pytest.mark.parametrize("other", ["two", "parts"])
+@pytest.mark.parametrize(("folder", "accumulation"), [("two", 1), ("one", 2)], ids=["processes", "accumulation"])
 def test_processes_and_accumulation_equal_one_process(
-    trained_folders: dict[str, Path], student: str, other: str
+    trained_folders: dict[str, Path], student: str, folder: str, accumulation: int
 ) -> None:
-    def read(folder: str, accumulation: int) -> tuple[list[float], dict[str, torch.Tensor]]:
-        stem = trained_folders[folder] / f"{student}-{accumulation}"
+    def read(stem: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
         return json.loads(stem.with_suffix(".json").read_text()), load_file(stem.with_suffix(".safetensors"))
 
-    losses, weights = read("one", 1)
-    other_losses, other_weights = read(other, 2 if other == "parts" else 1)
+    losses, weights = read(trained_folders["one"] / f"{student}-1")
+    other_losses, other_weights = read(trained_folders[folder] / f"{student}-{accumulation}")
     assert len(losses) == 50
     assert losses[-1] < 0.8 * losses[0]  # something was learned, so something could differ
     np.testing.assert_allclose(other_losses, losses, atol=1e-4)
     for name, value in weights.items():
         torch.testing.assert_close(other_weights[name], value, atol=1e-4, rtol=1e-4, msg=name)
+
+
+# torchrun has one exit code for all failures, so every process writes its own down.
+COMMAND = """
+import os, sys
+from pathlib import Path
+from potstill.cli import main
+code = 0
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+finally:
+    Path(os.environ["CODES"], os.environ["RANK"]).write_text(str(code))
+sys.exit(code)
+"""
+
+Launch = Callable[..., "Launched"]
+
+
+class Launched:
+    """The command line in two processes under torchrun."""
+
+    def __init__(self, folder: Path, arguments: tuple[object, ...]) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        script = folder / "command.py"
+        script.write_text(COMMAND)
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            self.process = subprocess.Popen(
+                [*launcher, str(script), *map(str, arguments)],
+                stdout=out,
+                stderr=err,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "CODES": str(folder)},
+                start_new_session=True,
+            )
+
+    def end(self) -> tuple[list[str], str, str]:
+        """The exit codes of the processes, and what they said on stdout and stderr."""
+        self.process.wait(timeout=100)
+        codes = [path.read_text() for path in sorted(self._folder.glob("[0-9]"))]
+        return codes, (self._folder / "out").read_text(), (self._folder / "err").read_text()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Start the command line in two processes; `launch("distill", ...)`."""
+    started: list[Launched] = []
+
+    def start(*arguments: object) -> Launched:
+        started.append(Launched(tmp_path / f"launch{len(started)}", arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            os.killpg(each.process.pid, signal.SIGKILL)
+            each.process.wait()
+
+
+def wait_for(path: Path, seconds: float = 60.0) -> None:
+    started = time.monotonic()
+    while not path.exists():
+        assert time.monotonic() - started < seconds
+        time.sleep(0.05)
+
+
+def test_two_processes_are_stopped_and_one_goes_on(
+    digits: Path, models: Path, tmp_path: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    command = ["distill", digits, "--output", output, "--zoo", models / "zoo.yaml", "--labels-per-class", "6"]
+    command += ["--student", "timm/test_efficientnet", "--student-weights", models / "student.safetensors"]
+    # 6 labeled and 14 pool images a step: as many in two equal parts as in one.
+    command += ["--image-size", "32", "--steps", "250", "--batch-size", "20", "--device", "cpu", "--lr", "0.01"]
+    stopped = launch(*command)
+    wait_for(output / "task.json")
+    time.sleep(2)
+    stopped.process.send_signal(signal.SIGTERM)
+    codes, out, err = stopped.end()
+    assert codes == ["130", "130"]
+    assert out == ""
+    assert err.count("Error: Stop") == 1
+    assert not (output / "results.json").exists()
+
+    refused = launch(*command)  # without --resume
+    codes, out, err = refused.end()
+    assert codes == ["2", "2"]
+    assert err.count("already holds a run") == 1
+
+    from potstill.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["potstill", *map(str, command), "--resume"])
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with pytest.raises(SystemExit) as end:
+        main()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert end.value.code == 0
+    results = json.loads((output / "results.json").read_text())
+    assert results["labels_used"] == 24
+    assert not (output / "task.json").exists()
+
+
+def test_two_processes_write_one_run_with_the_split_of_one(
+    digits: Path, models: Path, tmp_path: Path, launch: Launch
+) -> None:
+    output = tmp_path / "run"
+    # One method diverges: that is told once, and the processes go on together.
+    config = tmp_path / "config.yaml"
+    config.write_text("overrides: {transfer: {lr: 1.0e+30}}")
+    options = ["--zoo", models / "zoo.yaml", "--methods", "transfer,fixmatch,weighted", "--image-size", "32"]
+    options += ["--config", config, "--seeds", "1"]
+    options += ["--student", "timm/test_efficientnet", "--student-weights", models / "student.safetensors"]
+    options += ["--steps", "6", "--batch-size", "24", "--labels-per-class", "5", "--device", "cpu", "--json"]
+    codes, out, err = launch("compare", digits, "--output", output, *options).end()
+    assert codes == ["0", "0"]
+    printed = json.loads(out)  # one document, of one process
+    assert printed == json.loads((output / "results.json").read_text())
+    assert [run["status"] for run in printed["runs"]] == ["failed", "done", "done"]
+    assert err.count("transfer, seed 0 failed: The loss became") == 1
+    assert err.count("fixmatch, seed 0: accuracy") == 1
+    expected = open_target(digits, labels_per_class=5)
+    assert printed["split_sha256"] == split_digest(expected)
+    assert {path.name for path in output.glob("*/student")} == {"student"}
+    assert not list(output.rglob("task.json"))

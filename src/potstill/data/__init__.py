@@ -14,16 +14,19 @@ from potstill.data.splits import (
     write_splits,
 )
 from potstill.data.squares import FileSquares, PackedSquares, Squares
+from potstill.data.stored_views import VIEW_VERSION, StoredViews
 from potstill.data.views import ViewDataset
 
 __all__ = [
     "LAYOUTS",
+    "VIEW_VERSION",
     "FileCheck",
     "FileSquares",
     "Listing",
     "PackedSquares",
     "Pixels",
     "Squares",
+    "StoredViews",
     "ViewDataset",
     "cross_validation_folds",
     "fit_square",

@@ -6,7 +6,6 @@ They are those of Pillow and torchvision (`torchvision.transforms.v2.functional`
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 
 def blend(images: torch.Tensor, base: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -40,7 +39,9 @@ def adjust_sharpness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor
     if min(images.shape[-2:]) < 3:
         return images
     smooth = images.clone()
-    window = F.avg_pool2d(images, kernel_size=3, stride=1) * 9.0
+    # Sums of shifted images take a fraction of the time of torch's pooling.
+    columns = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
+    window = columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:]
     smooth[:, :, 1:-1, 1:-1] = (window + 4.0 * images[:, :, 1:-1, 1:-1]) / 13.0
     return blend(images, smooth, factor)
 

@@ -37,9 +37,29 @@ def view_numbers(digests: Sequence[str], view: int | npt.NDArray[np.int64]) -> n
     """
     if np.min(view, initial=1) < 1:
         raise UsageError(f"Stored views are numbered from 1 (0 is the plain view), got {np.min(view)}.")
+    return uniforms(_content_keys(digests), (VIEW_VERSION, view), WEAK_NUMBERS)
+
+
+def _content_keys(digests: Sequence[str]) -> npt.NDArray[np.uint64]:
     # A digest is uniformly distributed already: its first 64 bits name the image as well as a hash of it would.
-    keys = np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
-    return uniforms(keys, (VIEW_VERSION, view), WEAK_NUMBERS)
+    return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
+
+
+class StoredViews:
+    """The stored views 1 .. `count` of N images, which a student sees in turn, one in each pass over them.
+
+    digests: N sha256 hex digests of the image files. Raises UsageError for a count below 1.
+    """
+
+    def __init__(self, digests: Sequence[str], count: int) -> None:
+        if count < 1:
+            raise UsageError(f"Expected at least one stored view, got {count}.")
+        self._count = count
+        self._keys = _content_keys(digests)
+
+    def numbers(self, rows: npt.NDArray[np.int64], passes: npt.NDArray[np.int64] | int) -> npt.NDArray[np.float64]:
+        """`view_numbers` of images `(B,)` for the views that come in the given passes, from 0, `(B, WEAK_NUMBERS)`."""
+        return uniforms(self._keys[rows], (VIEW_VERSION, 1 + np.asarray(passes) % self._count), WEAK_NUMBERS)
 
 
 def render_view(

@@ -17,6 +17,7 @@ from potstill.data.hashing import hash_ids, uniforms
 from potstill.data.images import Pixels
 from potstill.data.preprocessing import normalisation_factors, normalise
 from potstill.data.squares import PackedSquares, Rows, Squares
+from potstill.data.stored_views import StoredViews
 from potstill.errors import UsageError, unknown_name
 from potstill.types import ViewKind
 
@@ -35,7 +36,8 @@ class ViewDataset:
     decode files; S is at least `image_size`. For a model with crop c, S is `resized_size(image_size, c)`: the plain
     view, the centre, is then the evaluation transform, and the random crops of the other views see the whole square.
     image_ids: N names; they, not the row numbers, decide the random numbers. mean, std: three values each.
-    flip: whether augmented views may be mirrored (not for letters and digits).
+    flip: whether augmented views may be mirrored (not for letters and digits). stored: views that sources saw too, for
+    the kind `stored`.
 
     It can be pickled; a memory map is then mapped again, not copied (see PackedSquares). Calls from several threads are
     safe. Raises UsageError for shapes that do not fit.
@@ -51,6 +53,7 @@ class ViewDataset:
         std: Sequence[float],
         seed: int,
         flip: bool = False,
+        stored: StoredViews | None = None,
     ) -> None:
         self._squares = PackedSquares(squares) if isinstance(squares, np.ndarray) else squares
         if len(self._squares) != len(image_ids) or self._squares.side < image_size:
@@ -64,6 +67,7 @@ class ViewDataset:
         self._seed = seed
         self._flip = flip
         self._keys = hash_ids(image_ids)
+        self._stored = stored
 
     def __len__(self) -> int:
         return len(self._squares)
@@ -73,7 +77,8 @@ class ViewDataset:
         CPU; `normalise` makes it the input of a model.
 
         rows: int64 `(B,)`. kind: `plain`, the evaluation view; `crop`, a random resized crop and flip alone; `weak` and
-        `strong` as `potstill.data.augmentation` has them. epoch: of all rows, or int64 `(B,)`.
+        `strong` as `potstill.data.augmentation` has them; `stored`, the weak view that sources saw too, whose number
+        follows from the epoch and nothing else. epoch: of all rows, or int64 `(B,)`.
 
         The random parameters are a function of the seed, the image's `epoch`, `draw`, the kind and the image id and of
         nothing else: neither the batch, nor the order, nor earlier calls. No random state is read or changed.
@@ -89,13 +94,20 @@ class ViewDataset:
             window = slice(start, start + self.image_size)
             return torch.from_numpy(np.ascontiguousarray(squares[:, window, window])).permute(0, 3, 1, 2)
         views = _empty_views(len(rows), self.image_size)
-        columns = {"crop": CROP_NUMBERS, "weak": WEAK_NUMBERS, "strong": STRONG_NUMBERS}[kind]
-        numbers = uniforms(self._keys[rows], (self._seed, epoch, draw, KINDS.index(kind)), columns)
+        numbers = self._numbers(rows, kind, epoch, draw)
         if kind == "crop":
             crop_views(squares, numbers, views, flip=self._flip)
         else:
-            _augment(squares, numbers, views, weak_views if kind == "weak" else strong_views, flip=self._flip)
+            _augment(squares, numbers, views, strong_views if kind == "strong" else weak_views, flip=self._flip)
         return views
+
+    def _numbers(self, rows: Rows, kind: ViewKind, epoch: int | Rows, draw: int) -> Floats:
+        if kind == "stored":
+            if self._stored is None:
+                raise UsageError("Expected stored views for the kind 'stored'; give ViewDataset some.")
+            return self._stored.numbers(rows, epoch)
+        columns = {"crop": CROP_NUMBERS, "weak": WEAK_NUMBERS, "strong": STRONG_NUMBERS}[kind]
+        return uniforms(self._keys[rows], (self._seed, epoch, draw, KINDS.index(kind)), columns)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """(images / 255 - mean) / std: uint8 `(B, 3, H, W)` on any device to float32 there, channels_last."""

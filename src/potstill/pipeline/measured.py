@@ -36,6 +36,8 @@ MemoryFormat = Literal["auto", "contiguous", "channels-last"]
 
 FOLDER = "measured"
 MACHINE_FIELDS = ("cpu", "cores", "threads", "gpu")
+BUSY = 1.5
+"""A median round that takes so many times the fastest one tells of other work on the machine."""
 PROBE_CLASSES = 10
 """Classes of the model that is timed: the head takes next to no time, so one measurement serves every target."""
 
@@ -69,6 +71,7 @@ def student_compute(
 
     Raises:
         UnknownNameError: no such student.
+        UsageError: the student trains in none of the choices that the arguments allow.
         OutputError: the cache directory cannot be written.
     """
     place = torch.device(device)
@@ -77,6 +80,8 @@ def student_compute(
     if len(allowed) > 1:
         times = _times(student, image_size, batch_size, place, cache_dir, allowed, progress)
         seconds = {name: each for name, each in times.fastest.items() if CHOICES[name] in allowed}
+        if not seconds:
+            raise UsageError(f"{student} does not train in {precision} here. Use --precision auto or float32.")
         chosen = choose_compute(seconds)
         figures = ", ".join(f"{name} {1000 * each:.3g} ms" for name, each in seconds.items())
         log.info("%s trains in %s (a step of %d images: %s)", student, chosen.name, times.batch_size, figures)
@@ -144,6 +149,13 @@ def _times(
             choices=tuple(dict.fromkeys((*candidates(device), *wanted))),
             progress=progress,
         )
+        if any(times.typical[name] > BUSY * fastest for name, fastest in times.fastest.items()):
+            log.warning(
+                "This machine was busy while precision and layout were measured: the choice may not be the best one. "
+                "Remove %s/%s from the cache directory to measure again.",
+                FOLDER,
+                file.name,
+            )
         rounds = {name: list(seconds) for name, seconds in times.rounds.items()}
         write_record(file, {"key": key, "rounds": rounds, "images": times.batch_size})
     return times
@@ -177,6 +189,7 @@ def _read_times(file: Path, key: dict[str, Any]) -> ComputeTimes | None:
             raise CacheError(f"The cache file {file} tells of a step without images.")
         choose_compute(times.fastest)  # raises where a name or a number makes no sense
     except (CacheError, KeyError, TypeError, ValueError, AttributeError) as error:
-        log.warning("A measurement cannot be used and is made again: %s", error)
+        # Without the folder, and so without the error's text: logs are shared.
+        log.warning("%s/%s cannot be used (%s) and is made again.", FOLDER, file.name, type(error).__name__)
         return None
     return times

@@ -16,7 +16,7 @@ import torch
 from potstill.cache import default_cache_dir, extract_outputs
 from potstill.config import RunConfig, check_data_path
 from potstill.data import open_target
-from potstill.errors import UsageError
+from potstill.errors import SourceError, UsageError
 from potstill.models import preprocessing_of, pretrained_cfg_of
 from potstill.pipeline.measured import step_seconds, student_compute
 from potstill.sources import load_zoo
@@ -90,8 +90,12 @@ def gather_material(
     *,
     image_ids: Sequence[str] | None = None,
     sources: Collection[str] | None = None,
+    views: int = 0,
 ) -> Material:
-    """Run every source of the configured zoo, or those named, once over the images (all of the target's by default)."""
+    """Run every source of the configured zoo, or those named, once over the images (all of the target's by default).
+
+    With `views` they also see so many stored views of each.
+    """
     zoo = load_zoo(config.zoo)
     if sources is not None:
         zoo = Zoo(zoo.name, {name: spec for name, spec in zoo.sources.items() if name in sources})
@@ -103,6 +107,8 @@ def gather_material(
         device=device_of(config),
         workers=config.workers,
         offline=config.offline,
+        views=views,
+        flip=config.flip,
         progress=progress,
     )
     errors = {name: _without_folder(zoo, name, reason) for name, reason in errors.items()}
@@ -117,6 +123,25 @@ def _without_folder(zoo: Zoo, name: str, reason: str) -> str:
     """A reason as it may stand in a file that is shared: its weights file by name alone."""
     weights = zoo.sources[name].weights
     return reason.replace(f"{weights.parent}{os.sep}", "") if weights else reason
+
+
+def with_stored_views(
+    material: Material, target: Target, sources: Collection[str], config: RunConfig, progress: Progress = no_progress
+) -> Material:
+    """The material with what the named sources say about the stored views of the pool, if the configuration has any."""
+    if config.stored_views == 0 or not sources:
+        return material
+    if not material.zoo.sources:
+        raise UsageError(
+            "Stored views need the zoo: sources must be run on them. Use the commands, or stored_views=0 with "
+            "outputs of your own."
+        )
+    pool = tuple(sorted(target.split.pool))
+    seen = gather_material(target, config, progress, image_ids=pool, sources=sources, views=config.stored_views)
+    lost = sorted(set(sources) - set(seen.outputs))
+    if lost:
+        raise SourceError(f"Source {lost[0]} answered before but fails on stored views: {seen.errors[lost[0]]}")
+    return replace(material, outputs={**material.outputs, **seen.outputs})
 
 
 def without_sources(target: Target) -> Material:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from potstill.config import RunConfig, overridden
 from potstill.distillation.answers import PoolAnswers, SourceAnswers
-from potstill.distillation.clusters import pseudo_classes
+from potstill.distillation.clusters import find_clusters
 from potstill.distillation.softening import (
     Indices,
     confidence_weights,
@@ -82,15 +82,20 @@ def source_answers(
 
 
 def _views_of(outputs: SourceOutputs, pool: tuple[str, ...]) -> list[tuple[SourceLogits, Indices]]:
-    """Logits and the pool's rows in them, one pair for every view that was stored."""
+    """Logits and the pool's rows in them, one pair for every view that was stored, else one for the plain view."""
     rows = outputs.rows(pool)
     if outputs.logits is not None:
         return [(logits, rows) for logits in (outputs.views or (outputs.logits,))]
-    if outputs.features is not None:
-        return [(pseudo_classes(outputs.features[rows]), np.arange(len(pool)))]
-    raise UsageError(
-        f"Source {outputs.source} has neither logits nor features, so it cannot be distilled. Leave it out."
-    )
+    if outputs.features is None:
+        raise UsageError(
+            f"Source {outputs.source} has neither logits nor features, so it cannot be distilled. Leave it out."
+        )
+    plain = outputs.features[rows]
+    clusters = find_clusters(plain)
+    every = np.arange(len(pool))
+    if not outputs.view_features:
+        return [(clusters.logits(plain), every)]
+    return [(clusters.logits(features[rows]), every) for features in outputs.view_features]
 
 
 def _equally_certain(views: Mapping[str, list[tuple[SourceLogits, Indices]]], config: RunConfig) -> dict[str, float]:

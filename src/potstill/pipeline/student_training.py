@@ -17,12 +17,20 @@ from potstill.baselines.fixmatch import fixmatch_objective
 from potstill.baselines.frozen_probe import put_probe_head
 from potstill.baselines.supervised import supervised_objective
 from potstill.config import MACHINE_FIELDS, RunConfig
-from potstill.data import ViewDataset, open_squares, resized_size, split_digest, target_fingerprint
+from potstill.data import (
+    VIEW_VERSION,
+    StoredViews,
+    ViewDataset,
+    open_squares,
+    resized_size,
+    split_digest,
+    target_fingerprint,
+)
 from potstill.distillation.answers import SourceAnswers
 from potstill.distillation.objective import source_space_objective
 from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice
-from potstill.pipeline.preparation import Material, cache_dir_of
+from potstill.pipeline.preparation import Material, cache_dir_of, with_stored_views
 from potstill.pipeline.run_files import CHECKPOINT
 from potstill.pipeline.source_use import source_answers
 from potstill.sources.opening import file_sha256
@@ -58,8 +66,12 @@ def train_gradients(
     seed = target.split.seed
     parts = process_count() * config.accumulation
     plan = choice.method.rows(config).divisible_by(parts)
+    if plan != choice.method.rows(config):
+        log.info("a step takes %d images, so that they can be cut into %d equal parts", plan.rows, parts)
     steps = max(1, int(config.steps * config.batch_size / plan.cost))
     pool, dataset = pool_views(target, config, preprocessing, progress)
+    used = [name for name, weight in weights.values.items() if weight > 0] if weights else []
+    material = with_stored_views(material, target, used, config, progress)
     answers = source_answers(material, weights, pool, config)
     student = build_student(
         config.student,
@@ -80,6 +92,7 @@ def train_gradients(
         seed=seed,
         parts=parts,
         view=config.augment,
+        pool_view="stored" if answers and config.stored_views else config.augment,
         balanced=config.balanced,
         answers=answers,
     )
@@ -146,8 +159,15 @@ def pool_views(
         std=preprocessing.std,
         seed=target.split.seed,
         flip=config.flip,
+        stored=_stored_views(target, pool, config),
     )
     return pool, dataset
+
+
+def _stored_views(target: Target, pool: tuple[str, ...], config: RunConfig) -> StoredViews | None:
+    if config.stored_views == 0:
+        return None
+    return StoredViews([target.digests[image_id] for image_id in pool], config.stored_views)
 
 
 def _rows_of(image_ids: tuple[str, ...], pool: tuple[str, ...]) -> npt.NDArray[np.int64]:
@@ -206,5 +226,6 @@ def _fingerprint(
     initial = file_sha256(config.student_weights) if config.student_weights else None
     keys = {name: material.outputs[name].key for name in (weights.values if weights else {})}
     data = [split_digest(target), target_fingerprint(target)]
+    settings["view_version"] = str(VIEW_VERSION)
     parts = [method, data, settings, initial, keys, dict(weights.values) if weights else None, vars(plan)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

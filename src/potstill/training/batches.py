@@ -129,7 +129,8 @@ class TrainingBatches:
         seed: of the order of the images.
         labeled_rows: rows of the labeled images.
         parts: number of equal parts of a step's batch.
-        view: the view that labeled images and the weak views of the pool come in.
+        view: the kind of view that labeled images come in.
+        pool_view: the kind of the weak views of the pool; that of the labeled images by default.
         balanced: take labeled images of every class equally often.
         answers: what the sources say about the pool.
 
@@ -149,6 +150,7 @@ class TrainingBatches:
         labeled_rows: Indices | None = None,
         parts: int = 1,
         view: ViewKind = "weak",
+        pool_view: ViewKind | None = None,
         balanced: bool = False,
         answers: Answers | None = None,
     ) -> None:
@@ -160,6 +162,7 @@ class TrainingBatches:
         self._dataset = dataset
         self._answers = answers
         self._view = view
+        self._pool_view = pool_view or view
         self._labels = labels
         self._labeled_rows = np.arange(len(labels)) if labeled_rows is None else labeled_rows
         self._labeled: Stream = (
@@ -189,7 +192,7 @@ class TrainingBatches:
             batch,
             pool_rows=torch.from_numpy(rows),
             pool_passes=torch.from_numpy(pool_passes),
-            pool_weak=self._dataset.views(rows, self._view, epoch=pool_passes, draw=1) if weak else None,
+            pool_weak=self._dataset.views(rows, self._pool_view, epoch=pool_passes, draw=1) if weak else None,
             pool_strong=self._dataset.views(rows, "strong", epoch=pool_passes, draw=2) if strong else None,
         )
 

@@ -93,7 +93,8 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint | None:
             continue
         if owner != fingerprint:
             raise CheckpointError(
-                f"The checkpoint {candidate.name} belongs to a run with another configuration, split or zoo. "
+                f"The checkpoint {candidate.name} belongs to a run with another configuration, split or zoo, or with "
+                "another number of rows in a step (other numbers of processes may need other ones). "
                 "Repeat the command as it was, or start again with --overwrite."
             )
         return found

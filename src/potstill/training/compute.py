@@ -128,7 +128,8 @@ def measure_choices(
     The choices take turns, so that a busy moment hurts all alike. Where a step of `batch_size` images would last longer
     than LONGEST_STEP, fewer are used; the result says how many. A bfloat16 choice that the model cannot run, or that
     gives a loss that is not finite, gets no rounds, with a warning. A choice that is HOPELESS after one round gets no
-    more. Takes about BUDGET seconds at most, plus two steps of each choice. The global random state is left as it was.
+    more. Takes about BUDGET seconds at most, or three steps of each choice where those take longer. The global random
+    state is left as it was.
 
     Args:
         make_model: gives a new model with float32 weights on the CPU; called once for each layout.
@@ -148,6 +149,7 @@ def measure_choices(
         raise ValueError(f"expected choices, float32 first, none compiled, got {[choice.name for choice in choices]}")
     if batch_size < 1 or rounds < 1:
         raise ValueError(f"expected batch_size and rounds >= 1, got {batch_size} and {rounds}")
+    started = time.monotonic()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         probe = _Probe(make_model, image_size, device, choices)
@@ -156,7 +158,6 @@ def measure_choices(
             logger.info("A step of %d images is slow here; precision and layout are measured on %d.", batch_size, rows)
         left = [choice for choice in choices if _works(probe, choice, rows)]
         seconds: dict[str, list[float]] = {choice.name: [] for choice in choices}
-        started = time.monotonic()
         for number in range(rounds):
             if number >= FEWEST_ROUNDS and time.monotonic() - started > BUDGET:
                 break

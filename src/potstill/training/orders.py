@@ -6,19 +6,15 @@ waits for an order can be stopped, needs no device, and hears of the end even wh
 
 from __future__ import annotations
 
-import contextlib
 import json
+import signal
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING
-
+from potstill.training.interruption import SIGNALS
 from potstill.training.processes import PATIENCE, process_count
 
-if TYPE_CHECKING:
-    from torch.distributed import Store
-
+ASK_SECONDS = 0.2
 FAREWELL_SECONDS = 5.0
 
 
@@ -37,11 +33,11 @@ class Orders:
     """
 
     def __init__(self) -> None:
-        from torch.distributed import PrefixStore
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
         from torch.distributed.rendezvous import rendezvous
 
         store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-        self._store: Store = PrefixStore("potstill", store)
+        self._store = PrefixStore("potstill", store)
         self._number = 0
 
     def send(self, order: Order) -> None:
@@ -55,16 +51,14 @@ class Orders:
         Raises:
             RuntimeError: process 0 is gone.
         """
-        from torch.distributed import DistStoreError
-
         key, started = f"order {self._number}", time.monotonic()
-        while seconds is None or time.monotonic() - started < seconds:
-            # Signals are handled between two waits.
-            with contextlib.suppress(DistStoreError):
-                self._store.wait([key], timedelta(seconds=1))
-                self._number += 1
-                return Order(*json.loads(self._store.get(key)))
-        return None
+        # Asking again and again, rather than a call that blocks, lets signals through.
+        while not self._store.check([key]):
+            if seconds is not None and time.monotonic() - started > seconds:
+                return None
+            time.sleep(ASK_SECONDS)
+        self._number += 1
+        return Order(*json.loads(self._store.get(key)))
 
     def dismiss(self, exit_code: int) -> None:
         """Tell the others to leave with this code, and wait a little until they heard it.
@@ -76,7 +70,7 @@ class Orders:
         while self._store.add("heard", 0) < process_count() - 1:
             if time.monotonic() - started > FAREWELL_SECONDS:
                 return
-            time.sleep(0.05)
+            time.sleep(ASK_SECONDS / 4)
 
     def hear(self) -> None:
         """Say that this process heard that it is to leave."""
@@ -98,6 +92,8 @@ def meet_processes() -> None:
 def dismiss_processes(exit_code: int) -> None:
     """The last act of process 0: all others end with the same exit code."""
     if process_count() > 1:
+        for number in SIGNALS:  # the launcher stops this process, too, once another one has failed
+            signal.signal(number, signal.SIG_IGN)
         orders().dismiss(exit_code)
         leave_processes()
 

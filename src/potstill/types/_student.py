@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from potstill.types._soft_targets import SoftTargets
 
-ViewKind = Literal["plain", "weak", "strong", "crop"]
+ViewKind = Literal["plain", "weak", "strong", "crop", "stored"]
 
 
 @dataclass(frozen=True)
