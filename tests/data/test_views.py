@@ -1,4 +1,3 @@
-import hashlib
 import pickle
 from typing import get_args
 
@@ -12,11 +11,10 @@ from sklearn.linear_model import RidgeClassifier
 from torchvision.transforms.v2 import functional as F2
 
 from potstill.data import FileSquares, PackedSquares, ViewDataset, fit_square, normalise, read_image
-from potstill.data.augmentation import OPERATIONS, STRONG_NUMBERS, strong_views, weak_maps, weak_views
+from potstill.data.augmentation import OPERATIONS, STRONG_NUMBERS, WEAK_NUMBERS, strong_views, weak_maps, weak_views
 from potstill.data.crops import CROP_NUMBERS, crop_boxes, crop_views
 from potstill.data.geometry import affine, compose, resample
 from potstill.data.hashing import hash_ids, uniforms
-from potstill.data.stored_views import StoredViews, render_view, view_numbers
 from potstill.errors import DataError, UnknownNameError, UsageError
 from potstill.types import ViewKind
 
@@ -62,9 +60,8 @@ def test_plain_is_the_centre(dataset):
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
 def test_values_are_rounded_to_the_nearest_byte(dataset, kind):
-    numbers = uniforms(
-        hash_ids(["3.png"]), (3, 2, 1, get_args(ViewKind).index(kind)), {"weak": 10, "strong": STRONG_NUMBERS}[kind]
-    )
+    columns = {"weak": WEAK_NUMBERS, "strong": STRONG_NUMBERS}[kind]
+    numbers = uniforms(hash_ids(["3.png"]), (3, 2, 1, get_args(ViewKind).index(kind)), columns)
     image = torch.from_numpy(photo_pixels()[3:4]).permute(0, 3, 1, 2).float() / 255
     augment = weak_views if kind == "weak" else strong_views
     exact = augment(image, numbers, size=32, flip=False).double() * 255
@@ -90,6 +87,8 @@ def test_a_view_depends_on_its_image_and_draw_alone(dataset, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_row_may_have_its_own_epoch(dataset, kind):
+    for same in (2, np.int64(2), np.full(2, 2)):
+        assert torch.equal(dataset.views(np.arange(2), kind, epoch=same), dataset.views(np.arange(2), kind, epoch=2))
     rows, epochs = np.array([7, 3, 3, 0]), np.array([1, 0, 1, 5])
     together = dataset.views(rows, kind, epoch=epochs, draw=2)
     for position, (row, epoch) in enumerate(zip(rows, epochs.tolist(), strict=True)):
@@ -123,22 +122,6 @@ def test_no_global_random_state_is_touched(dataset):
     torch.manual_seed(99)
     assert torch.equal(dataset.views(np.arange(24), "strong"), first)
     torch.random.set_rng_state(torch_state)
-
-
-def test_stored_views_are_those_of_the_content(dataset):
-    digests = [hashlib.sha256(pixels).hexdigest() for pixels in photo_pixels()]
-    options = {"image_size": 32, "mean": MEAN, "std": STD, "stored": StoredViews(digests, 3)}
-    ids = [str(k) for k in range(24)]
-    first, other = (ViewDataset(photo_pixels(), ids, seed=seed, **options) for seed in (0, 1))
-    rows, passes = np.array([4, 4, 9]), np.array([0, 4, 2])
-    views = first.views(rows, "stored", epoch=passes, draw=1)
-    assert torch.equal(other.views(rows, "stored", epoch=passes, draw=5), views)
-    for row, number, view in zip(rows, (1, 2, 3), views, strict=True):
-        numbers = view_numbers([digests[row]], number)
-        pixels = render_view(torch.from_numpy(photo_pixels()[[row]]), numbers, size=32)
-        assert torch.equal(view.permute(1, 2, 0), pixels[0])
-    with pytest.raises(UsageError, match="Expected stored views for the kind 'stored'"):
-        dataset.views(rows, "stored")
 
 
 @pytest.fixture

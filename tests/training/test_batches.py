@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -137,3 +139,18 @@ def test_balanced_batches_hold_every_class_equally_often() -> None:
     batches = TrainingBatches(CodedViews(), labels, balanced=True, **options)  # type: ignore[arg-type]
     for step in range(3):
         assert np.bincount(batches.batch(step).labels.numpy()).tolist() == [2, 2, 2]
+
+
+def test_answers_are_not_copied_into_worker_processes() -> None:
+    class Heavy:
+        def gather(self, rows: torch.Tensor, passes: torch.Tensor) -> tuple[DenseTargets, ...]:
+            raise AssertionError
+
+        def __reduce__(self) -> tuple[type, tuple[()]]:
+            raise TypeError("too large to copy")
+
+    batches = TrainingBatches(
+        CodedViews(), np.arange(2), pool_size=6, plan=BatchPlan(1, 2), steps=3, seed=0, answers=Heavy()
+    )
+    copied = pickle.loads(pickle.dumps(batches))
+    assert torch.equal(copied.batch(2).pool_rows, batches.batch(2).pool_rows)

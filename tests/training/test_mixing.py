@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from potstill.baselines.supervised import supervised_objective
 from potstill.distillation.objective import source_space_objective
-from potstill.training.mixing import draw_share, mix_images, mixed
+from potstill.training.mixing import mixed
 from potstill.training.student import StudentOutputs
 from potstill.types import Batch, DenseTargets, SoftTargets, TopKTargets
 
@@ -72,7 +72,8 @@ def spread(targets: SoftTargets) -> torch.Tensor:
 def draws(alpha: float, seed: int, *, pool: bool) -> tuple[float, torch.Tensor, torch.Tensor]:
     """What the objective draws under a seed, in its order."""
     torch.manual_seed(seed)
-    return draw_share(alpha), torch.randperm(LABELED), torch.randperm(POOL) if pool else torch.empty(0)
+    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    return share, torch.randperm(LABELED), torch.randperm(POOL) if pool else torch.empty(0)
 
 
 def soft_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -123,24 +124,6 @@ def test_answers_are_mixed_like_images_and_so_are_the_gradients() -> None:
         torch.testing.assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_the_partners_rows_and_passes_go_with_their_answers() -> None:
-    seen: list[Batch] = []
-
-    def objective(student, batch: Batch) -> dict[str, torch.Tensor]:
-        seen.append(batch)
-        return {"loss": student(batch.pool_weak).logits.mean()}
-
-    batch = batch_of(pool=True)
-    mixed(objective, alpha=1.0)(LinearStudent(), batch)
-    own, partners = seen
-    assert own.pool_rows is batch.pool_rows
-    assert (partners.pool_passes - partners.pool_rows == 10).all()
-    order = partners.pool_rows - 10
-    assert torch.equal(partners.answers[1].indices, batch.answers[1].indices[order])
-    assert torch.equal(partners.answers[0].confidence, batch.answers[0].confidence[order])
-    assert torch.equal(own.pool_weak, partners.pool_weak)
-
-
 def test_the_draw_depends_on_the_global_seed_alone_and_changes_from_call_to_call() -> None:
     objective, batch = mixed(supervised_objective(), alpha=1.0), batch_of(pool=False)
 
@@ -154,25 +137,29 @@ def test_the_draw_depends_on_the_global_seed_alone_and_changes_from_call_to_call
 
 
 def test_shares_follow_the_beta_distribution() -> None:
+    """An image of ones and one of zeros become the share and what it leaves of 1, or stay as they are."""
+    pair = replace(batch_of(pool=False), labeled_images=torch.ones(2, 3, 2, 2), labels=torch.tensor([0, 1]))
+    pair.labeled_images[1] = 0
+    objective, shares = mixed(supervised_objective(), alpha=0.6), []
+    student = LinearStudent()
     torch.manual_seed(0)
-    shares = [draw_share(0.6) for _ in range(1500)]
+    while len(shares) < 600:
+        objective(student, pair)
+        first, second = student.calls[-1][:, 0, 0, 0].tolist()
+        if second != 0:
+            assert first + second == pytest.approx(1)
+            shares.append(first)
     assert stats.kstest(shares, stats.beta(0.6, 0.6).cdf).pvalue > 0.01
 
 
-def test_mixed_images_keep_dtype_and_memory_format() -> None:
-    images = torch.randn(LABELED, 3, 5, 4).contiguous(memory_format=torch.channels_last)
-    partners = torch.randperm(LABELED)
-    mix = mix_images(images, partners, share=0.3)
-    torch.testing.assert_close(mix.double(), 0.3 * images.double() + 0.7 * images[partners].double(), check_dtype=True)
-    assert mix.is_contiguous(memory_format=torch.channels_last)
-    assert mix_images(images.bfloat16(), partners, share=0.3).dtype == torch.bfloat16
+def test_mixed_images_keep_their_memory_format() -> None:
+    batch, student = batch_of(pool=False), LinearStudent()
+    images = batch.labeled_images.contiguous(memory_format=torch.channels_last)
+    mixed(supervised_objective(), alpha=1.0)(student, replace(batch, labeled_images=images))
+    assert student.calls[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_cannot_be_mixed_is_refused() -> None:
-    with pytest.raises(ValueError, match="floating dtype"):
-        mix_images(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), torch.tensor([1, 0]), share=0.5)
-    with pytest.raises(ValueError, match="each of 3 images"):
-        mix_images(torch.zeros(3, 3, 2, 2), torch.tensor([1, 0]), share=0.5)
     for alpha in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="alpha > 0"):
             mixed(supervised_objective(), alpha=alpha)

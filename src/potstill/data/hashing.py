@@ -51,7 +51,7 @@ def uniforms(
         if isinstance(number, np.ndarray):
             names = number.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(1)
         else:  # Python's numbers do not wrap around by themselves
-            names = np.array([(number * _GOLDEN + 1) & _MASK], dtype=np.uint64)
+            names = np.array([(int(number) * _GOLDEN + 1) & _MASK], dtype=np.uint64)
         state = _mix(state ^ _mix(names))
     counter = np.array([(_GOLDEN * (column + 1)) & _MASK for column in range(columns)], dtype=np.uint64)
     bits = _mix(state[:, None] + counter[None, :])

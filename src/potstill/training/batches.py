@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -100,6 +100,8 @@ class EpochStream:
     def __init__(self, size: int, *, seed: int, name: str) -> None:
         self.size = size
         self._entropy = [seed, *name.encode()]
+        # The last order made: drawing that of a million images anew for every batch would take as long as a step.
+        self._order: tuple[int, Indices] = (-1, np.empty(0, dtype=np.int64))
 
     def take(self, start: int, count: int) -> tuple[Indices, Indices]:
         """Items `(count,)` number start .. start + count of the stream, and the pass that each belongs to."""
@@ -107,10 +109,17 @@ class EpochStream:
         passes = positions // self.size
         items = np.empty(count, dtype=np.int64)
         for number in np.unique(passes):
-            order = np.random.default_rng([*self._entropy, int(number)]).permutation(self.size)
             chosen = passes == number
-            items[chosen] = order[positions[chosen] % self.size]
+            items[chosen] = self._order_of(int(number))[positions[chosen] % self.size]
         return items, passes
+
+    def _order_of(self, number: int) -> Indices:
+        # Threads may ask at once; each works with the pair that it read or made.
+        known, order = self._order
+        if known != number:
+            order = np.random.default_rng([*self._entropy, number]).permutation(self.size)
+            self._order = (number, order)
+        return order
 
 
 class TrainingBatches:
@@ -171,6 +180,10 @@ class TrainingBatches:
             else EpochStream(len(labels), seed=seed, name="labeled")
         )
         self._pool = EpochStream(pool_size, seed=seed, name="pool")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes prepare images alone; the answers may be large and stay here.
+        return {**vars(self), "_answers": None}
 
     def batch(self, step: int, part: int = 0) -> Batch:
         """The images of a part of a step's batch, on the CPU."""

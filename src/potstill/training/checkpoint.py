@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with every tensor and, as JSON in its metadata, every number of the run's state.
 
 The newest one and the one before it are kept. A file that was cut off or changed is recognised by its digest, and the
-other one is used.
+other one is used. Wherever a run is killed, the newest complete file is found.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f"previous-{path.name}")
 
 
+def _next_of(path: Path) -> Path:
+    """Where a checkpoint lies until the one in `path` has made room for it."""
+    return path.with_name(f"next-{path.name}")
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, fingerprint: str) -> None:
     """Write atomically: at every moment a complete checkpoint is on disk, once there was one.
 
@@ -62,8 +67,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, fingerprint: str) -> 
         "history": checkpoint.history,
     }
     text = json.dumps(state)
-    metadata = {"fingerprint": fingerprint, "state": text, "digest": _digest(text, checkpoint.tensors)}
-    newest = path.with_name(f"next-{path.name}")
+    metadata = {"fingerprint": fingerprint, "state": text, "digest": _digest(fingerprint, text, checkpoint.tensors)}
+    newest = _next_of(path)
+    _remove_unfinished(path)
     save_state(newest, checkpoint.tensors, metadata=metadata)
     try:
         if path.exists():
@@ -82,7 +88,7 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint | None:
         CheckpointError: every file is damaged, or one belongs to a run with another configuration.
     """
     damage: CheckpointError | None = None
-    for candidate in (path, previous_of(path)):
+    for candidate in _newest_first(path):
         if not candidate.exists():
             continue
         try:
@@ -104,9 +110,21 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> Checkpoint | None:
 
 
 def remove_checkpoints(path: Path) -> None:
-    """Delete what `save_checkpoint` wrote."""
-    for each in (path, previous_of(path)):
+    """Delete what `save_checkpoint` wrote, also where it was killed."""
+    for each in _newest_first(path):
         each.unlink(missing_ok=True)
+    _remove_unfinished(path)
+
+
+def _newest_first(path: Path) -> tuple[Path, ...]:
+    """Every place of a complete checkpoint. One that waits for its place is there only if its writer was killed."""
+    return _next_of(path), path, previous_of(path)
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Delete the parts of files, as large as a whole one, that writers left behind when they were killed."""
+    for part in path.parent.glob(f".{_next_of(path).name}.*.tmp"):
+        part.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[Checkpoint, str]:
@@ -115,7 +133,7 @@ def _read(path: Path) -> tuple[Checkpoint, str]:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        if metadata["digest"] != _digest(metadata["state"], tensors):
+        if metadata["digest"] != _digest(metadata["fingerprint"], metadata["state"], tensors):
             raise ValueError("its content does not match its digest")
         state = json.loads(metadata["state"])
         return Checkpoint(tensors=tensors, **state), metadata["fingerprint"]
@@ -125,9 +143,9 @@ def _read(path: Path) -> tuple[Checkpoint, str]:
         ) from error
 
 
-def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
-    """Of the numbers and of every tensor's name, type, shape and bytes."""
-    total = hashlib.blake2b(state.encode(), digest_size=16)
+def _digest(fingerprint: str, state: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of the run, the numbers and every tensor's name, type, shape and bytes."""
+    total = hashlib.blake2b(json.dumps([fingerprint, state]).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

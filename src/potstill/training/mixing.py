@@ -25,12 +25,15 @@ def mixed(objective: Objective, *, alpha: float) -> Objective:
         alpha: > 0; small values mix little, 1 is uniform. Numbers come from torch's global generator on the CPU.
 
     Raises:
-        ValueError: alpha is not positive.
+        ValueError: alpha is not positive; or, of the objective, a batch with strong views: what compares two views of
+            an image is not linear in a target.
     """
     if not alpha > 0:
         raise ValueError(f"expected alpha > 0, got {alpha}")
 
     def mixed_objective(student: Forward, batch: Batch) -> dict[str, Tensor]:
+        if batch.pool_strong is not None:
+            raise ValueError("expected a batch without strong views: an objective of two views cannot be mixed")
         share = float(torch.distributions.Beta(alpha, alpha).sample())
         labeled = torch.randperm(len(batch.labels)).to(batch.labels.device)
         pool = None if batch.pool_weak is None else torch.randperm(len(batch.pool_weak)).to(batch.pool_weak.device)

@@ -11,6 +11,7 @@ import signal
 import time
 from dataclasses import dataclass
 from functools import cache
+
 from potstill.training.interruption import SIGNALS
 from potstill.training.processes import PATIENCE, process_count
 
