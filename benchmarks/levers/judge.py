@@ -54,10 +54,8 @@ def main() -> None:
     }
     arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for lever, row in result["levers"].items():
-        low, high = row["effect_ci95"]
-        print(
-            f"{lever:36s} {100 * row['accuracy']:.1f}  {100 * row['effect']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-        )
+        effect, low, high = (100 * each for each in (row["effect"], *row["effect_ci95"]))
+        print(f"{lever:36s} {100 * row['accuracy']:.1f}  {effect:+.1f} ({low:+.1f} to {high:+.1f})")
 
 
 def judge_lever(lever: str, found: dict[tuple[str, str, int], dict[str, Any]]) -> dict[str, Any]:

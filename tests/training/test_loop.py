@@ -13,6 +13,7 @@ from torch import nn
 from potstill.baselines.supervised import supervised_objective
 from potstill.errors import CheckpointError, DivergedError, Interrupted
 from potstill.training.batches import BatchPlan, TrainingBatches
+from potstill.training.compute import ComputeChoice
 from potstill.training.loop import Forward, Trained, train_student
 from potstill.training.optimization import CheckpointPolicy, Optimization
 from potstill.training.schedule import learning_rate
@@ -201,3 +202,19 @@ def test_batches_in_the_wrong_number_of_parts_are_refused() -> None:
         train_student(
             make_student(), make_batches(2), supervised_objective(), settings=Optimization(steps=2, accumulation=2)
         )
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_images_and_weights_lie_in_the_chosen_layout(channels_last: bool) -> None:
+    wanted = torch.channels_last if channels_last else torch.contiguous_format
+    student = make_student()
+    seen: list[bool] = []
+    stem = student.model.conv_stem
+    stem.register_forward_pre_hook(
+        lambda conv, given: seen.append(
+            given[0].is_contiguous(memory_format=wanted) and conv.weight.is_contiguous(memory_format=wanted)
+        )
+    )
+    settings = Optimization(steps=2, compute=ComputeChoice("float32", channels_last))
+    train_student(student, make_batches(2), supervised_objective(), settings=settings)
+    assert seen == [True, True]

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,9 @@ def _newest_first(path: Path) -> tuple[Path, ...]:
 
 def _remove_unfinished(path: Path) -> None:
     """Delete the parts of files, as large as a whole one, that writers left behind when they were killed."""
-    for part in path.parent.glob(f".{_next_of(path).name}.*.tmp"):
-        part.unlink(missing_ok=True)
+    with suppress(OSError):  # a folder that cannot be changed says so when the next file is written
+        for part in path.parent.glob(f".{_next_of(path).name}.*.tmp"):
+            part.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[Checkpoint, str]:

@@ -54,8 +54,10 @@ class TrainingState:
 
     def forward(self, images: Tensor, labeled: int | None = None) -> StudentOutputs:
         """The student in its measured precision; what it returns is used in float32."""
+        # A convolution follows the layout of its images, whatever that of its weights.
+        laid_out = images.contiguous(memory_format=self._compute.memory_format)
         with self._compute.autocast(self.accelerator.device):
-            return self._module(images, labeled)
+            return self._module(laid_out, labeled)
 
     def gradients_of_one_process(self, more_to_come: bool) -> AbstractContextManager[None]:
         """While `more_to_come`, gradients add up here; those of other processes join with the last."""
