@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from potstill.cli.display import messages, print_json, results, set_up_logging, shown_progress
 from potstill.cli.options import Data, Json, Output, Overwrite, Resume, takes_config
+from potstill.cli.printing import print_comparison, print_outcome, print_ranking, stored
 from potstill.config import RunConfig
 from potstill.errors import Interrupted, PotstillError
 from potstill.training.interruption import SIGNALS
@@ -60,8 +61,8 @@ def demo(
     if as_json:
         print_json(outcome)
         return
-    _print_ranking(_stored(output, "ranking.json"))
-    _print_comparison(outcome, output)
+    print_ranking(stored(output, "ranking.json"))
+    print_comparison(outcome, output)
 
 
 @app.command()
@@ -96,10 +97,10 @@ def run(
     if as_json:
         print_json(outcome)
         return
-    _print_ranking(_stored(output, "ranking.json"))
+    print_ranking(stored(output, "ranking.json"))
     for sentence in outcome["findings"]:
         results.print(f"- {sentence}", markup=False)
-    _print_outcome(outcome, output)
+    print_outcome(outcome, output)
 
 
 @app.command()
@@ -120,7 +121,7 @@ def rank(
     if as_json:
         print_json(record)
     else:
-        _print_ranking(record)
+        print_ranking(record)
 
 
 @app.command()
@@ -152,7 +153,7 @@ def distill(
     if as_json:
         print_json(outcome)
     else:
-        _print_outcome(outcome, output)
+        print_outcome(outcome, output)
 
 
 @app.command()
@@ -186,7 +187,7 @@ def compare(
     if as_json:
         print_json(outcome)
     else:
-        _print_comparison(outcome, output)
+        print_comparison(outcome, output)
 
 
 @app.command()
@@ -246,42 +247,6 @@ def report(
         print_json({"schema": 1, "report": str(page)})
     else:
         results.print(f"Report: {page}", soft_wrap=True, markup=False)
-
-
-def _stored(directory: Path, name: str) -> Any:
-    from potstill.reporting import read_json
-
-    return read_json(directory / name)
-
-
-def _print_ranking(record: dict[str, Any]) -> None:
-    from potstill.reporting import metrics_table, ranking_table, ranking_verdict
-
-    results.print(ranking_table(record))
-    further = metrics_table(record)
-    if further:
-        results.print(further)
-    results.print(ranking_verdict(record), markup=False)
-
-
-def _print_comparison(outcome: dict[str, Any], output: Path) -> None:
-    from potstill.reporting import comparison_table, comparison_verdict
-
-    results.print(comparison_table(outcome))
-    results.print(comparison_verdict(outcome), markup=False)
-    results.print(f"Report: {output / 'report.html'}", soft_wrap=True)
-
-
-def _print_outcome(outcome: dict[str, Any], output: Path) -> None:
-    folds = outcome.get("cross_validation")
-    if folds:
-        results.print(
-            f"Accuracy {100 * folds['accuracy']:.1f} %, cross-validated over {folds['images']} labeled images "
-            f"({folds['folds']} folds, {folds['repeats']} times); the student kept is trained on all of them."
-        )
-    elif outcome["accuracy"] is not None:
-        results.print(f"Accuracy {100 * outcome['accuracy']:.1f} % on the test part.")
-    results.print(f"Student: {output / 'student'}\nReport: {output / 'report.html'}", soft_wrap=True)
 
 
 def _stop(number: int, frame: object) -> None:
