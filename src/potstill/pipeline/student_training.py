@@ -98,7 +98,7 @@ def train_gradients(
     )
     fingerprint = _fingerprint(choice.name, target, material, weights, config, plan)
     with stop_on_signal() as should_stop:
-        return train_student(
+        trained = train_student(
             student,
             batches,
             _objective(choice, answers, weights, config),
@@ -109,6 +109,15 @@ def train_gradients(
             should_stop=should_stop,
             task=f"{choice.name}, seed {seed}",
         )
+    if trained.steps < steps:
+        log.warning(
+            "%s was shortened to %d of %d steps to end within %g minutes: steps took longer than measured before.",
+            choice.name,
+            trained.steps,
+            steps,
+            config.minutes,
+        )
+    return trained
 
 
 def fit_probe_student(target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress) -> Trained:
