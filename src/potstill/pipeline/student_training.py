@@ -61,63 +61,74 @@ def train_gradients(
     progress: Progress,
 ) -> Trained:
     """Train a student by gradient descent; a checkpoint in `directory` is continued."""
-    if choice.method.rows is None or config.steps is None:
-        raise ValueError("a gradient-trained method needs rows and a resolved number of steps")
-    seed = target.split.seed
-    parts = process_count() * config.accumulation
-    plan = choice.method.rows(config).divisible_by(parts)
-    if plan != choice.method.rows(config):
-        log.info("a step takes %d images, so that they can be cut into %d equal parts", plan.rows, parts)
-    steps = max(1, int(config.steps * config.batch_size / plan.cost))
     pool, dataset = pool_views(target, config, preprocessing, progress)
     used = [name for name, weight in weights.values.items() if weight > 0] if weights else []
     material = with_stored_views(material, target, used, config, progress)
     answers = source_answers(material, weights, pool, config)
+    batches = _batches(choice, target, config, pool, dataset, answers)
     student = build_student(
         config.student,
         len(target.classes),
         weights=config.student_weights,
         source_classes=answers.num_classes if answers else {},
         image_size=preprocessing.image_size,
-        seed=seed,
+        seed=target.split.seed,
         offline=config.offline,
     )
-    batches = TrainingBatches(
+    fingerprint = _fingerprint(choice.name, target, material, weights, config, batches.plan)
+    with stop_on_signal() as should_stop:
+        trained = train_student(
+            student,
+            batches,
+            _objective(choice, answers, weights, config),
+            settings=_optimization(config, batches.steps, target.split.seed),
+            loading=Loading(config.workers, config.worker_start),
+            checkpoints=CheckpointPolicy(directory / CHECKPOINT, fingerprint=fingerprint),
+            progress=progress,
+            should_stop=should_stop,
+            task=f"{choice.name}, seed {target.split.seed}",
+        )
+    if trained.steps < batches.steps:
+        log.warning(
+            "%s was shortened to %d of %d steps to end within %g minutes: steps took longer than measured before.",
+            choice.name,
+            trained.steps,
+            batches.steps,
+            config.minutes,
+        )
+    return trained
+
+
+def _batches(
+    choice: MethodChoice,
+    target: Target,
+    config: RunConfig,
+    pool: tuple[str, ...],
+    dataset: ViewDataset,
+    answers: SourceAnswers | None,
+) -> TrainingBatches:
+    """The batches of a method: as many student image passes in all as the configuration allows."""
+    if choice.method.rows is None or config.steps is None:
+        raise ValueError("a gradient-trained method needs rows and a resolved number of steps")
+    parts = process_count() * config.accumulation
+    wanted = choice.method.rows(config)
+    plan = wanted.divisible_by(parts)
+    if plan != wanted:
+        log.info("a step takes %d images, so that they can be cut into %d equal parts", plan.rows, parts)
+    return TrainingBatches(
         dataset,
         target.labels_of(target.split.labeled),
         labeled_rows=_rows_of(target.split.labeled, pool),
         pool_size=len(pool),
         plan=plan,
-        steps=steps,
-        seed=seed,
+        steps=max(1, int(config.steps * config.batch_size / plan.cost)),
+        seed=target.split.seed,
         parts=parts,
         view=config.augment,
         pool_view="stored" if answers and config.stored_views else config.augment,
         balanced=config.balanced,
         answers=answers,
     )
-    fingerprint = _fingerprint(choice.name, target, material, weights, config, plan)
-    with stop_on_signal() as should_stop:
-        trained = train_student(
-            student,
-            batches,
-            _objective(choice, answers, weights, config),
-            settings=_optimization(config, steps, seed),
-            loading=Loading(config.workers, config.worker_start),
-            checkpoints=CheckpointPolicy(directory / CHECKPOINT, fingerprint=fingerprint),
-            progress=progress,
-            should_stop=should_stop,
-            task=f"{choice.name}, seed {seed}",
-        )
-    if trained.steps < steps:
-        log.warning(
-            "%s was shortened to %d of %d steps to end within %g minutes: steps took longer than measured before.",
-            choice.name,
-            trained.steps,
-            steps,
-            config.minutes,
-        )
-    return trained
 
 
 def fit_probe_student(target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress) -> Trained:
