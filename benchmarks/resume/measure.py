@@ -22,8 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.reporting import environment_record
 from sitting import EVERY_SECONDS, STEPS
+
+from potstill.reporting import environment_record
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".build-data" / "resume"
@@ -48,7 +49,8 @@ def moments() -> list[Moment]:
     ways = [(0, "thread"), *((workers, way) for workers in range(1, 5) for way in ("thread", "fork", "spawn"))]
     killed = [*ways, *chance.sample(ways, MOMENTS - len(ways))]
     chance.shuffle(killed)
-    steps = sorted(chance.randrange(STEPS) for _ in range(MOMENTS))
+    # Some are killed before their first step.
+    steps = sorted(max(0, chance.randrange(-STEPS // 8, STEPS)) for _ in range(MOMENTS))
     return [
         # Starting takes seconds, a step some tens of milliseconds.
         Moment(step, round(chance.uniform(0, 0.1 if step else 8.0), 4), way, chance.choice(ways))
@@ -151,8 +153,10 @@ def main() -> None:
     record: dict[str, Any] = {"schema": 1, "uninterrupted": expected, "moments": []}
     if arguments.output.exists():
         earlier = json.loads(arguments.output.read_text(encoding="utf-8"))
-        if earlier["uninterrupted"] == expected:  # else the file is about another state of the code or machine
+        if earlier["uninterrupted"] == expected:
             record = earlier
+        else:
+            print("The uninterrupted run is not that of the file: code or machine have changed. Starting again.")
     for number, moment in enumerate(moments()):
         if number < len(record["moments"]):
             continue
