@@ -127,6 +127,24 @@ def test_the_first_step_takes_longer_than_all_the_time(clock: Clock) -> None:
     assert train(clock.slow_down(lambda call: LIMIT), steps=1000).steps == 1
 
 
+def test_a_slow_start_is_not_taken_for_a_slow_machine(clock: Clock) -> None:
+    trained = train(clock.slow_down(lambda call: 3.0 if call == 0 else 0.01), steps=500)
+    assert trained.steps == 500
+    assert trained.seconds == pytest.approx(3.0 + 499 * 0.01)
+
+
+def test_a_start_that_takes_most_of_the_time_leaves_the_rest(clock: Clock) -> None:
+    trained = train(clock.slow_down(lambda call: 6.0 if call == 0 else 0.01), steps=900)
+    assert trained.steps == pytest.approx(401, abs=2)
+    assert LIMIT - 0.05 < trained.seconds <= LIMIT
+    assert rates(trained)[-1] < 0.01 * PEAK
+
+
+def test_one_slow_step_costs_its_own_time_and_little_more(clock: Clock) -> None:
+    trained = train(clock.slow_down(lambda call: 0.2 if call == 20 else 0.01), steps=900)
+    assert trained.steps > 750
+
+
 def test_a_run_in_time_is_left_alone(clock: Clock) -> None:
     limited = train(clock.slow_down(lambda call: 0.09), steps=100)
     free = train(supervised_objective(), steps=100, limit=None)

@@ -17,7 +17,7 @@ from potstill.training.checkpoint import load_checkpoint, save_checkpoint
 from potstill.training.loader import prepared_batches
 from potstill.training.optimization import CheckpointPolicy, Loading, Optimization
 from potstill.training.processes import agree, require_same_step
-from potstill.training.schedule import affordable_steps, learning_rate
+from potstill.training.schedule import TimeLimit, learning_rate
 from potstill.training.state import TrainingState
 from potstill.training.student import Student, StudentOutputs, freeze_batch_norm
 from potstill.types import Batch, Progress, no_progress
@@ -132,12 +132,12 @@ def _run_steps(
     task: str,
 ) -> None:
     started, saved = time.monotonic() - state.seconds, time.monotonic()
-    log_every = max(1, state.steps // 100)
+    limit, log_every = TimeLimit(settings.seconds), max(1, state.steps // 100)
     while state.step < state.steps:
         terms = _train_step(state, batches, prepared, objective, settings)
         state.step += 1
         stop, state.seconds = agree(state.accelerator, float(should_stop()), time.monotonic() - started)
-        state.steps = affordable_steps(state.step, state.steps, elapsed=state.seconds, limit=settings.seconds)
+        state.steps = limit.affordable_steps(state.step, state.steps, elapsed=state.seconds)
         if state.step % log_every == 0 or state.step == state.steps:
             state.history.append(_history_row(state, terms))
         progress(task, state.step, state.steps)

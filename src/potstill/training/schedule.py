@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 SETTLED = 5
-"""Steps after which the time of a step is believed: the first ones allocate memory and choose algorithms."""
+"""Steps of a sitting whose time tells nothing: workers start, memory is allocated, algorithms are chosen."""
+SAMPLE = 0.1
+"""Share of the limit that must have been measured before a run is shortened: one slow step alone is no slow machine."""
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float = 0.1) -> float:
@@ -20,15 +22,40 @@ def learning_rate(step: int, steps: int, *, peak: float, warmup: float = 0.1) ->
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
 
 
-def affordable_steps(done: int, steps: int, *, elapsed: float, limit: float | None) -> int:
-    """How many steps a run of `steps` can have in all when `done` of them took `elapsed` of `limit` seconds.
+class TimeLimit:
+    """How many steps a run can have in limited time. One is made for each sitting.
 
-    Never more than planned and never fewer than done: a run that is in time is left alone, so that it stays the same
-    bit for bit; a slow one is shortened as a whole, so that its learning rate still ends at 0.
+    A run that is in time is left alone, so that it stays the same bit for bit; a slow one is shortened as a whole, so
+    that its learning rate still ends at 0.
 
-    >>> affordable_steps(10, 100, elapsed=10.0, limit=200.0), affordable_steps(10, 100, elapsed=20.0, limit=100.0)
-    (100, 50)
+    Args:
+        seconds: of all sittings together; None is no limit.
+
+    >>> slow = TimeLimit(100.0)
+    >>> [slow.affordable_steps(done, 100, elapsed=20.0 + 2.0 * done) for done in range(1, 12)]
+    [100, 100, 100, 100, 100, 100, 100, 100, 100, 40, 40]
     """
-    if limit is None or (done < SETTLED and elapsed < limit):
-        return steps
-    return min(steps, max(done, math.floor(done * limit / elapsed)))
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._told, self._elapsed = 0, 0.0
+        self._settled: tuple[int, float] | None = None
+
+    def affordable_steps(self, done: int, steps: int, *, elapsed: float) -> int:
+        """Steps in all of a run of `steps` when `done` of them took `elapsed` seconds; asked after every step.
+
+        Never more than planned, never fewer than done; exactly those that are done where no other one would end in
+        time.
+        """
+        if self._seconds is None:
+            return steps
+        last_step = elapsed - self._elapsed if self._told else 0.0
+        self._told, self._elapsed = self._told + 1, elapsed
+        if elapsed >= self._seconds or elapsed + last_step > self._seconds:
+            return done
+        if self._told == SETTLED:
+            self._settled = done, elapsed
+        if self._settled is None or elapsed - self._settled[1] < SAMPLE * self._seconds:
+            return steps
+        pace = (elapsed - self._settled[1]) / (done - self._settled[0])
+        return min(steps, done + math.floor((self._seconds - elapsed) / pace))
