@@ -83,15 +83,23 @@ def main() -> None:
         for name, results in records.items():
             results.append(_run(VARIANTS[name], arguments.threads))
             print(f"round {number + 1}: {name:36s} {1000 * results[-1]['median_seconds']:8.1f} ms", flush=True)
+        # After every round, so that a run that is cut short leaves the rounds that it finished.
+        record = _record(records, arguments.threads, time.perf_counter() - started)
+        arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for name, each in {**over_ours(records), **computed(records)}.items():
+        print(f"{name:48s} {each['ratio']:8.2f}x {each['beside']}")
+
+
+def _record(records: Records, threads: int, seconds: float) -> dict[str, Any]:
     medians = {name: statistics.median(each["median_seconds"] for each in results) for name, results in records.items()}
-    record = {
+    return {
         "schema": 1,
         "measured": {
             "commit": _commit(),
-            "environment": {**environment_record(), "threads": arguments.threads},
+            "environment": {**environment_record(), "threads": threads},
             "environments_of_peers": {name: results[0]["packages"] for name, results in records.items()},
-            "rounds": arguments.rounds,
-            "seconds": round(time.perf_counter() - started, 1),
+            "rounds": max(len(results) for results in records.values()),
+            "seconds": round(seconds, 1),
         },
         "workload": _workload(),
         "median_seconds": medians,
@@ -99,9 +107,6 @@ def main() -> None:
         "computed": computed(records),
         "processes": records,
     }
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    for name, each in {**record["over_ours"], **record["computed"]}.items():
-        print(f"{name:36s} {each['ratio']:8.2f}x {each['beside']}")
 
 
 def last_record(output: str) -> dict[str, Any]:

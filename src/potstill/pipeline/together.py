@@ -18,7 +18,7 @@ from potstill.config import RunConfig
 from potstill.errors import DivergedError, Interrupted, OutputError, PotstillError, UsageError
 from potstill.files import write_bytes
 from potstill.pipeline.methods import MethodChoice, parse_method
-from potstill.pipeline.preparation import Material, gather_material, without_sources
+from potstill.pipeline.preparation import Material, gather_material, with_stored_views, without_sources
 from potstill.pipeline.student_training import pool_views, train_gradients
 from potstill.training.interruption import SIGNALS
 from potstill.training.loop import Trained
@@ -46,6 +46,11 @@ class TrainingTask:
 _TASKS = TypeAdapter(TrainingTask)
 
 
+def task_bytes(task: TrainingTask) -> bytes:
+    """A task as its file holds it: JSON."""
+    return _TASKS.dump_json(task)
+
+
 def train_together(
     choice: MethodChoice,
     target: Target,
@@ -64,11 +69,13 @@ def train_together(
         )
     if process_number() > 0:
         raise UsageError("Several processes train together through the commands: torchrun ... -m potstill distill ...")
-    # Decoded once, here, while nobody waits in a collective call.
+    # What takes long happens once, here, while nobody waits in a collective call.
     pool_views(target, config, preprocessing, progress)
+    used = [name for name, weight in weights.values.items() if weight > 0] if weights else []
+    with_stored_views(material, target, used, config, progress)
     file = (directory / TASK).resolve()
     task = TrainingTask(choice.name, target, weights, config, preprocessing, directory.resolve())
-    write_bytes(file, _TASKS.dump_json(task))
+    write_bytes(file, task_bytes(task))
     orders().send(Order(str(file)))
     try:
         return train_gradients(
