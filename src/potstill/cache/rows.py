@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from potstill.allocation import keep_freed_memory
 from potstill.cache.images import ImageReader, batches_of
 from potstill.data.preprocessing import normalise
 from potstill.data.stored_views import render_view, view_numbers
@@ -49,6 +50,8 @@ class RowComputer:
         """The opened source. Raises what opening it raises."""
         if self._source is None:
             self._source = self._open_model()
+            if self._source.device.type == "cpu":
+                keep_freed_memory()
         return self._source
 
     def batches(self, digests: Sequence[str], views: Sequence[int], *, batch_size: int) -> Iterator[list[Outputs]]:

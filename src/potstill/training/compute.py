@@ -17,6 +17,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from potstill.allocation import keep_freed_memory
 from potstill.errors import UsageError
 from potstill.types import Progress, no_progress
 
@@ -150,6 +151,8 @@ def measure_choices(
     if batch_size < 1 or rounds < 1:
         raise ValueError(f"expected batch_size and rounds >= 1, got {batch_size} and {rounds}")
     started = time.monotonic()
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         probe = _Probe(make_model, image_size, device, choices)

@@ -167,7 +167,7 @@ def _train_step(
     means: dict[str, Tensor] = {}
     for part in parts:
         # Dropout and mixing depend on step and part alone, so that a resumed run draws the same numbers.
-        torch.manual_seed(((settings.seed + (part << 20)) << 32) + state.step)
+        torch.manual_seed((((settings.seed + (part << 20)) << 32) + state.step) % 2**63)
         batch = batches.on_device(next(prepared), state.accelerator.device)
         with state.gradients_of_one_process(more_to_come=part != parts[-1]):
             terms = objective(state.forward, batch)

@@ -12,6 +12,7 @@ from timm.optim._param_groups import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from potstill.allocation import keep_freed_memory
 from potstill.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from potstill.training.compute import compile_model
 from potstill.training.optimization import Optimization
@@ -29,6 +30,8 @@ class TrainingState:
 
     def __init__(self, student: Student, settings: Optimization) -> None:
         self.accelerator = accelerator_for(settings.device)
+        if self.accelerator.device.type == "cpu":
+            keep_freed_memory()
         self.student = student.to(device=self.accelerator.device).train()
         self.student.model.to(memory_format=settings.compute.memory_format)
         if settings.bn == "batch" and self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
