@@ -118,16 +118,23 @@ def test_a_precision_that_does_not_train_is_named(tmp_path: Path, monkeypatch: p
         chosen(tmp_path, precision="bfloat16")
 
 
-def test_a_busy_machine_is_told(
+def test_times_of_a_busy_machine_decide_nothing_and_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    calls: list[int] = []
+
     def uneven(make_model: object, **asked: Any) -> ComputeTimes:
-        return ComputeTimes({each.name: (0.1, 0.5, 0.6) for each in asked["choices"]}, 16)
+        calls.append(1)
+        # contiguous looks fastest, but its rounds differ by a factor of five
+        base = {each.name: 0.4 if each.channels_last else 0.1 for each in asked["choices"]}
+        return ComputeTimes({name: (each, 5 * each, 6 * each) for name, each in base.items()}, 16)
 
     monkeypatch.setattr(measured, "measure_choices", uneven)
-    chosen(tmp_path)
+    assert chosen(tmp_path).name == "float32 channels_last"
     assert "was busy" in caplog.text
     assert str(tmp_path) not in caplog.text
+    chosen(tmp_path)
+    assert len(calls) == 2
 
 
 def test_a_choice_that_does_not_train_is_named(tmp_path: Path, measurements: Measurements) -> None:

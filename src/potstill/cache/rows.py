@@ -50,7 +50,7 @@ class RowComputer:
         """The opened source. Raises what opening it raises."""
         if self._source is None:
             self._source = self._open_model()
-            if self._source.device.type == "cpu":
+            if self._source.device == "cpu":
                 keep_freed_memory()
         return self._source
 

@@ -36,8 +36,8 @@ MemoryFormat = Literal["auto", "contiguous", "channels-last"]
 
 FOLDER = "measured"
 MACHINE_FIELDS = ("cpu", "cores", "threads", "gpu")
-BUSY = 1.5
-"""A median round that takes so many times the fastest one tells of other work on the machine."""
+BUSY = 1.25
+"""A median round that takes so many times the fastest one tells of other work on the machine. On quiet ones it is 1.1."""
 PROBE_CLASSES = 10
 """Classes of the model that is timed: the head takes next to no time, so one measurement serves every target."""
 
@@ -56,7 +56,8 @@ def student_compute(
 ) -> ComputeChoice:
     """How to compute the training steps of a student: as asked, and what is left open as measured.
 
-    Nothing is measured where the arguments leave one choice.
+    Nothing is measured where the arguments leave one choice. On a machine that is busy with something else the times say
+    little, so float32 in channels_last, or what is nearest to it, is taken and nothing is kept: the next run measures.
 
     Args:
         student: `timm/NAME`.
@@ -82,7 +83,10 @@ def student_compute(
         seconds = {name: each for name, each in times.fastest.items() if CHOICES[name] in allowed}
         if not seconds:
             raise UsageError(f"{student} does not train in {precision} here. Use --precision auto or float32.")
-        chosen = choose_compute(seconds)
+        if not _was_busy(times):
+            chosen = choose_compute(seconds)
+        elif chosen.name not in seconds:
+            chosen = CHOICES[next(iter(seconds))]
         figures = ", ".join(f"{name} {1000 * each:.3g} ms" for name, each in seconds.items())
         log.info("%s trains in %s (a step of %d images: %s)", student, chosen.name, times.batch_size, figures)
     return replace(chosen, compiled=compiled)
@@ -149,16 +153,19 @@ def _times(
             choices=tuple(dict.fromkeys((*candidates(device), *wanted))),
             progress=progress,
         )
-        if any(times.typical[name] > BUSY * fastest for name, fastest in times.fastest.items()):
+        if _was_busy(times):
             log.warning(
-                "This machine was busy while precision and layout were measured: the choice may not be the best one. "
-                "Remove %s/%s from the cache directory to measure again.",
-                FOLDER,
-                file.name,
+                "This machine was busy while precision and layout were measured, so the times are not kept. They are "
+                "measured again in the next run; --precision and --memory-format decide without them."
             )
+            return times
         rounds = {name: list(seconds) for name, seconds in times.rounds.items()}
         write_record(file, {"key": key, "rounds": rounds, "images": times.batch_size})
     return times
+
+
+def _was_busy(times: ComputeTimes) -> bool:
+    return any(times.typical[name] > BUSY * fastest for name, fastest in times.fastest.items())
 
 
 def _key(student: str, image_size: int, batch_size: int, device: torch.device) -> dict[str, Any]:
