@@ -37,7 +37,7 @@ MemoryFormat = Literal["auto", "contiguous", "channels-last"]
 FOLDER = "measured"
 MACHINE_FIELDS = ("cpu", "cores", "threads", "gpu")
 BUSY = 1.25
-"""A median round that takes so many times the fastest one tells of other work on the machine. On quiet ones it is 1.1."""
+"""A median round that takes so many times the fastest one tells of other work on the machine; 1.1 is usual."""
 PROBE_CLASSES = 10
 """Classes of the model that is timed: the head takes next to no time, so one measurement serves every target."""
 
@@ -56,8 +56,8 @@ def student_compute(
 ) -> ComputeChoice:
     """How to compute the training steps of a student: as asked, and what is left open as measured.
 
-    Nothing is measured where the arguments leave one choice. On a machine that is busy with something else the times say
-    little, so float32 in channels_last, or what is nearest to it, is taken and nothing is kept: the next run measures.
+    Nothing is measured where the arguments leave one choice. On a machine that is busy with something else the times
+    say little: float32 in channels_last, or what is nearest to it, is taken and nothing is kept.
 
     Args:
         student: `timm/NAME`.
