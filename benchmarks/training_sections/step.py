@@ -24,7 +24,7 @@ from training_sections.workload import (
 )
 
 STEPS: Mapping[str, tuple[int, int]] = {
-    # student -> measured steps of each variant in a round, and rounds for each one asked for: turns must be short, since
+    # student -> measured steps of each variant in a round, and rounds for each one asked for; turns must be short, as
     # the machine gets faster and slower within seconds
     STUDENT: (3, 4),
     "timm/tf_efficientnet_lite0": (1, 1),
