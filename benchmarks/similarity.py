@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from potstill.reporting import environment_record
+from recording import commit_of
 from similarity_sections.agreement import measure_agreement
 from similarity_sections.intervals import CHEAP, measure_intervals
 from similarity_sections.scale import METRICS, SIZES, measure_scale
@@ -38,7 +38,7 @@ def main() -> None:
         found, partial = _measure(arguments)
     record = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {"schema": 1}
     measured = {
-        "commit": _commit(),
+        "commit": commit_of("benchmarks/similarity*", "tests/similarity"),
         "environment": {**environment_record(), "threads": arguments.threads},
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -62,17 +62,6 @@ def _measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
         sizes = tuple(size for size in SIZES if size <= arguments.images)
         return measure_scale(arguments.metrics or METRICS, sizes, arguments.threads), True
     return measure_intervals(arguments.metrics or CHEAP, arguments.simulations, arguments.threads), True
-
-
-def _commit() -> str:
-    """The commit that was measured; `+` where the package or the benchmark differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
-    measured = ["src", "benchmarks/similarity*", "tests/similarity"]
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "--", *measured], capture_output=True, text=True, check=True
-    ).stdout
-    return name.strip() + ("+" if changed.strip() else "")
 
 
 def _parse() -> argparse.Namespace:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from potstill.reporting import environment_record
+from recording import commit_of
 from training_sections.layout import STUDENTS, measure_layout
 from training_sections.levers import measure_levers
 from training_sections.live import KINDS, measure_live
@@ -52,7 +52,7 @@ def main() -> None:
         found, partial = _measure(arguments)
     record = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {"schema": 1}
     measured = {
-        "commit": _commit(),
+        "commit": commit_of("benchmarks/training*"),
         "environment": {**environment_record(), "threads": arguments.threads},
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -78,17 +78,6 @@ def _measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     if arguments.section == "throughput":
         return measure_throughput(rounds), False
     return measure_levers(rounds), False
-
-
-def _commit() -> str:
-    """The commit that was measured; `+` where the package or the benchmark differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
-    measured = ["src", "benchmarks/training*"]
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "--", *measured], capture_output=True, text=True, check=True
-    ).stdout
-    return name.strip() + ("+" if changed.strip() else "")
 
 
 def _parse() -> argparse.Namespace:

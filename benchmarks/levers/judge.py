@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from levers import BASE, LABELS_PER_CLASS, LEVERS, SEEDS, TARGETS
 from potstill.reporting import environment_record
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from recording import commit_of  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results" / "levers.json"
 
 
@@ -40,12 +44,9 @@ def main() -> None:
     ]
     if missing:
         raise SystemExit(f"{len(missing)} runs are missing, the first: {missing[0]}. Run runs.py until it is done.")
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     result = {
         "schema": 1,
-        "commit": commit,
+        "commit": commit_of("benchmarks/levers"),
         "environment": environment_record(),
         "base": {**BASE, "labels_per_class": LABELS_PER_CLASS},
         "targets": list(TARGETS),

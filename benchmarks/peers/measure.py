@@ -30,6 +30,10 @@ from potstill.reporting import environment_record
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from recording import commit_of  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -95,7 +99,7 @@ def _record(records: Records, threads: int, seconds: float) -> dict[str, Any]:
     return {
         "schema": 1,
         "measured": {
-            "commit": _commit(),
+            "commit": commit_of("benchmarks/peers"),
             "environment": {**environment_record(), "threads": threads},
             "environments_of_peers": {name: results[0]["packages"] for name, results in records.items()},
             "rounds": max(len(results) for results in records.values()),
@@ -192,15 +196,6 @@ def _environment(threads: int) -> dict[str, str]:
 def _workload() -> dict[str, Any]:
     """Everything that the steps have in common."""
     return {name.lower(): value for name, value in vars(workload).items() if name.isupper()}
-
-
-def _commit() -> str:
-    """The commit that was measured; `+` where the package or the benchmark differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
-    status = [*git, "status", "--porcelain", "--", "src", "benchmarks/peers"]
-    changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout
-    return name.strip() + ("+" if changed.strip() else "")
 
 
 def _parse() -> argparse.Namespace:

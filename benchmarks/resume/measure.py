@@ -27,6 +27,10 @@ from sitting import EVERY_SECONDS, STEPS
 from potstill.reporting import environment_record
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from recording import commit_of  # noqa: E402
+
 WORK = ROOT / ".build-data" / "resume"
 MOMENTS, SEED = 20, 0
 PATIENCE = 300.0
@@ -166,20 +170,13 @@ def main() -> None:
         record["moments"].append(measure(moment, expected))
         settings = {"steps": STEPS, "seconds_between_checkpoints": EVERY_SECONDS, "seed": SEED}
         record |= {"settings": settings, "summary": summary(record["moments"])}
-        record |= {"commit": _commit(), "environment": {**environment_record(), "threads": arguments.threads}}
+        record |= {
+            "commit": commit_of("benchmarks/resume"),
+            "environment": {**environment_record(), "threads": arguments.threads},
+        }
         arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(record["moments"][-1]), flush=True)
     print(json.dumps(record["summary"]))
-
-
-def _commit() -> str:
-    """The commit that was measured; `+` where the package or the benchmark differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "--", "src", "benchmarks/resume"], capture_output=True, text=True, check=True
-    ).stdout
-    return name.strip() + ("+" if changed.strip() else "")
 
 
 def _parse() -> argparse.Namespace:

@@ -24,6 +24,10 @@ import torch
 from potstill.reporting import environment_record
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from recording import commit_of  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
 WORK = ROOT / ".build-data" / "scale"
 SIZES = (1_000, 10_000, 30_000)
@@ -41,7 +45,7 @@ def main() -> None:
     record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"schema": 1}
     record[arguments.section] = {
         "measured": {
-            "commit": _commit(),
+            "commit": commit_of("benchmarks/scale"),
             "environment": {**environment_record(), "threads": arguments.threads},
             "seconds": round(time.perf_counter() - started, 1),
         },
@@ -72,15 +76,6 @@ def seeds(threads: int) -> dict[str, Any]:
     from seeds import measure_seeds
 
     return measure_seeds(WORK)
-
-
-def _commit() -> str:
-    """The commit that was measured; `+` where the package or the benchmark differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
-    status = [*git, "status", "--porcelain", "--", "src", "benchmarks/scale"]
-    changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout
-    return name.strip() + ("+" if changed.strip() else "")
 
 
 if __name__ == "__main__":

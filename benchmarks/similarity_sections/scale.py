@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import resource
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from potstill.similarity import SIMILARITIES
+from recording import peak_bytes
 from similarity_sections.problems import SIGNAL, Network, labels_of
 
 METRICS = ("parc", "cka", "knn", "logme", "hscore")
@@ -68,20 +67,6 @@ def measure_one(metric: str, images: int) -> dict[str, Any]:
     score = SIMILARITIES[metric].function(features, labels)
     seconds = time.perf_counter() - start_time
     return {"seconds": seconds, "peak_bytes": peak_bytes(), "peak_bytes_before": before, "score": score}
-
-
-def peak_bytes() -> int:
-    """Largest resident set of this process so far.
-
-    Linux counts the parent's memory into getrusage's maximum of a process that was started from it, so that its status
-    file is read where there is one.
-    """
-    status = Path("/proc/self/status")
-    match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii")) if status.exists() else None
-    if match:
-        return 1024 * int(match[1])
-    maximum = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return maximum if sys.platform == "darwin" else 1024 * maximum
 
 
 if __name__ == "__main__":

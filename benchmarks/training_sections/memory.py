@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -14,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from recording import peak_bytes
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 PLAIN = "plain"
@@ -68,20 +68,6 @@ def _measure_one(variant: str) -> dict[str, int]:
     run = supervised_run(compute=compute) if variant == PLAIN else distilled_run(ZOOS[variant], compute=compute)
     seconds_of_step(run, STEPS)
     return {"peak_bytes": peak_bytes(), "added_bytes": peak_bytes() - before}
-
-
-def peak_bytes() -> int:
-    """Largest resident set of this process so far.
-
-    Linux counts the parent's memory into getrusage's maximum of a process that was started from it, so that its status
-    file is read where there is one.
-    """
-    status = Path("/proc/self/status")
-    match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii")) if status.exists() else None
-    if match:
-        return 1024 * int(match[1])
-    maximum = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return maximum if sys.platform == "darwin" else 1024 * maximum
 
 
 if __name__ == "__main__":

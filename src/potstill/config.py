@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -268,7 +268,9 @@ def overridden(config: RunConfig, *names: str) -> RunConfig:
     own = next((config.overrides[name] for name in names if name in config.overrides), None)
     if not own:
         return config
-    return build_config({**vars(config), **own, "overrides": {}})
+    # A resolved configuration has steps and, as a limit, minutes; checking takes one length.
+    checked = build_config({**vars(config), **own, "overrides": {}, "minutes": None})
+    return replace(checked, minutes=config.minutes)
 
 
 def check_student_weights(config: RunConfig) -> None:

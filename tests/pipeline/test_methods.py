@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from potstill.config import RunConfig, build_config, overridden
@@ -40,3 +42,9 @@ def test_settings_of_one_method_replace_those_of_all() -> None:
     wrong = build_config({"overrides": {"fixmatch": {"lr": -1}}})
     with pytest.raises(ConfigError, match="lr"):
         overridden(wrong, "fixmatch")
+
+
+def test_a_resolved_configuration_with_a_limit_of_minutes_can_be_overridden() -> None:
+    config = replace(build_config({"minutes": 2.0, "overrides": {"weighted": {"lr": 0.2}}}), steps=70)
+    own = overridden(config, "weighted")
+    assert (own.lr, own.steps, own.minutes) == (0.2, 70, 2.0)

@@ -57,7 +57,9 @@ def settle_config(
 def _with_measurements(config: RunConfig, earlier: Mapping[str, Any]) -> RunConfig:
     """The configuration with what was measured when the directory was started; measured again, it could differ."""
     measured: dict[str, Any] = {
-        name: earlier[name] for name in ("precision", "memory_format") if getattr(config, name) == "auto"
+        name: earlier.get(name, "auto")  # not written by version 0.1
+        for name in ("precision", "memory_format")
+        if getattr(config, name) == "auto"
     }
     if config.minutes is not None:
         measured["steps"] = earlier["steps"]

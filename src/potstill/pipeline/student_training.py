@@ -218,6 +218,9 @@ def _objective(
     choice: MethodChoice, answers: SourceAnswers | None, weights: SourceWeights | None, config: RunConfig
 ) -> Objective:
     if choice.name == "fixmatch":
+        unused = [name for name in ("mixup", "label_smoothing") if getattr(config, name)]
+        if unused:
+            log.warning("fixmatch takes no part in %s: its loss compares two views of an image", " and ".join(unused))
         return fixmatch_objective(threshold=config.threshold)
     if answers is not None and weights is not None:
         objective = source_space_objective(

@@ -39,7 +39,7 @@ class Answers(Protocol):
 class BatchPlan:
     """How many rows of each kind one step takes: labeled, weak views of the pool and strong views of the same images.
 
-    `forward_only` says that the weak views carry no gradient of their own (FixMatch's).
+    `forward_only_weak` says that the weak views carry no gradient of their own (FixMatch's).
     """
 
     labeled: int
