@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from potstill.evaluation import model_cost
 from potstill.models import create_model
@@ -42,37 +43,44 @@ FLOAT32, BFLOAT16 = ("float32 channels_last", "float32 contiguous"), "bfloat16 c
 
 @dataclass(frozen=True)
 class Kind:
-    """An architecture of all 28 sources, how many times slower it is to be, and rounds that fit the time."""
+    """An architecture of all 28 sources, how many times slower it is to be, rounds that fit the time, and the side of
+    its images in pixels: that of the student's, which is the least that a live source costs, or its own, at which the
+    cache asks it."""
 
     model: str
     goal: float
     rounds: int
+    pixels: int = IMAGE_SIZE
 
 
 KINDS = {
     "tf_efficientnet_lite0": Kind("timm/tf_efficientnet_lite0", 20.0, 7),
+    "tf_efficientnet_lite0 at 224 pixels": Kind("timm/tf_efficientnet_lite0", 20.0, 3, 224),
     "resnet18": Kind("timm/resnet18", 20.0, 3),
-    "resnet50": Kind("timm/resnet50", 100.0, 2),
+    "resnet50": Kind("timm/resnet50", 100.0, 3),
+    "resnet50 at 224 pixels": Kind("timm/resnet50", 100.0, 2, 224),
 }
 
 
 def measure_live(kinds: Sequence[str], rounds: int) -> dict[str, Any]:
-    """The section `live` of the record, of these kinds of sources; about 4 minutes for all three on
+    """The section `live` of the record, of these kinds of sources; about 9 minutes for all on
     two cores, most of it for ResNet-50."""
     return {name: _measure_kind(name, KINDS[name], rounds) for name in kinds}
 
 
 def _measure_kind(name: str, kind: Kind, rounds: int) -> dict[str, Any]:
     source = _source(kind.model)
-    student_cost, source_cost = (model_cost(each, IMAGE_SIZE) for each in (student_for(STUDENT).model, source))
-    forward = _forward_seconds(source, rounds)
+    student_cost, source_cost = model_cost(student_for(STUDENT).model, IMAGE_SIZE), model_cost(source, kind.pixels)
+    forward = _forward_seconds(source, kind.pixels, rounds)
     layout = min(FLOAT32, key=forward["median_seconds"].__getitem__)
     cached = distilled_run(zoo_of(CLASSES, SOURCES))
     timed = interleaved_steps(
         {
             "cached": partial(seconds_of_step, cached, 10),
-            "live": partial(seconds_between, _live_run(cached, source, layout), 1, 2, steps=2),
-            "live in bfloat16": partial(seconds_between, _live_run(cached, source, BFLOAT16), 1, 2, steps=2),
+            "live": partial(seconds_between, _live_run(cached, source, kind.pixels, layout), 1, 2, steps=2),
+            "live in bfloat16": partial(
+                seconds_between, _live_run(cached, source, kind.pixels, BFLOAT16), 1, 2, steps=2
+            ),
         },
         min(rounds, kind.rounds),
     )
@@ -95,11 +103,11 @@ def _measure_kind(name: str, kind: Kind, rounds: int) -> dict[str, Any]:
     }
 
 
-def _live_run(cached: Run, source: nn.Module, choice: str) -> Run:
+def _live_run(cached: Run, source: nn.Module, pixels: int, choice: str) -> Run:
     """The same run with live sources, each with weights of its own, as real ones have."""
     compute = CHOICES[choice]
     sources = [copy.deepcopy(source).to(memory_format=compute.memory_format) for _ in range(SOURCES)]
-    return replace(cached, batches=batches_of(DISTILLED), objective=live_objective(sources, compute))
+    return replace(cached, batches=batches_of(DISTILLED), objective=live_objective(sources, pixels, compute))
 
 
 def _epochs(timed: Mapping[str, Any], forward: float) -> dict[str, float]:
@@ -117,14 +125,14 @@ def _epochs(timed: Mapping[str, Any], forward: float) -> dict[str, float]:
     }
 
 
-def live_objective(sources: Sequence[nn.Module], compute: ComputeChoice) -> Objective:
+def live_objective(sources: Sequence[nn.Module], pixels: int, compute: ComputeChoice) -> Objective:
     """The objective of cached training, with answers that the sources give while the student trains."""
     objective = distillation_objective(len(sources))
 
     def with_live_sources(student: Forward, batch: Batch) -> Mapping[str, Tensor]:
         if batch.pool_weak is None:
             raise ValueError("live sources need a batch with pool images")
-        images = batch.pool_weak.contiguous(memory_format=compute.memory_format)
+        images = _at_size(batch.pool_weak, pixels).contiguous(memory_format=compute.memory_format)
         with torch.no_grad(), compute.autocast(images.device):
             logits = [source(images) for source in sources]
         answers = tuple(DenseTargets(torch.softmax(each.float() / TEMPERATURE, dim=1)) for each in logits)
@@ -149,9 +157,15 @@ def _images(count: int) -> Tensor:
     return views.normalise(views.views(np.arange(count), "plain"))
 
 
-def _forward_seconds(source: nn.Module, rounds: int) -> dict[str, Any]:
+def _at_size(images: Tensor, pixels: int) -> Tensor:
+    if images.shape[-1] == pixels:
+        return images
+    return functional.interpolate(images, size=(pixels, pixels), mode="bilinear", antialias=True)
+
+
+def _forward_seconds(source: nn.Module, pixels: int, rounds: int) -> dict[str, Any]:
     """Seconds of one forward of one source on a batch, in each precision and layout that a CPU has."""
-    images = _images(BATCH)
+    images = _at_size(_images(BATCH), pixels)
     calls: dict[str, Callable[[], float]] = {}
     for name in (*FLOAT32, BFLOAT16):
         layout = CHOICES[name].memory_format
