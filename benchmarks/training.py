@@ -26,10 +26,11 @@ from threadpoolctl import threadpool_limits
 
 from potstill.reporting import environment_record
 from recording import commit_of
+from tables import write_tables
 from training_sections.layout import STUDENTS, measure_layout
 from training_sections.levers import measure_levers
 from training_sections.live import KINDS, measure_live
-from training_sections.page import write_tables
+from training_sections.page import tables_of
 from training_sections.photos import packed_photos
 from training_sections.step import measure_step
 from training_sections.throughput import measure_throughput
@@ -43,7 +44,7 @@ SECTIONS = ("step", "live", "layout", "throughput", "levers_cost")
 def main() -> None:
     arguments = _parse()
     if arguments.section == "page":
-        write_tables(PAGE, json.loads(arguments.output.read_text(encoding="utf-8")))
+        write_tables(PAGE, tables_of(json.loads(arguments.output.read_text(encoding="utf-8"))))
         return
     torch.set_num_threads(arguments.threads)
     packed_photos()  # made on first use, outside of what is timed

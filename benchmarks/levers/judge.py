@@ -1,6 +1,6 @@
 """Effects of the levers: paired differences to the base, over targets and label draws.
 
-    python benchmarks/levers/judge.py            # .build-data/levers/runs/ -> benchmarks/results/levers.json
+    python benchmarks/levers/judge.py     # .build-data/levers/runs/ -> benchmarks/results/levers.json, docs/training.md
 
 The effect of a lever is the mean over targets of the mean over draws of its accuracy less that of the base. Its 95 %
 interval is Student's over targets, because what one wants to know is the next target.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from recording import commit_of  # noqa: E402
+from tables import table, write_tables  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "levers.json"
+PAGE = ROOT / "docs" / "training.md"
 
 
 def main() -> None:
@@ -54,9 +57,18 @@ def main() -> None:
         "levers": {lever: {"settings": LEVERS[lever], **judge_lever(lever, found)} for lever in LEVERS},
     }
     arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_tables(PAGE, tables_of(result))
+    print(tables_of(result)["levers"], end="")
+
+
+def tables_of(result: Mapping[str, Any]) -> dict[str, str]:
+    """The table of docs/training.md: accuracy and effect of each lever in points."""
+    rows = []
     for lever, row in result["levers"].items():
         effect, low, high = (100 * each for each in (row["effect"], *row["effect_ci95"]))
-        print(f"{lever:36s} {100 * row['accuracy']:.1f}  {effect:+.1f} ({low:+.1f} to {high:+.1f})")
+        told = "" if lever == "base" else f"{effect:+.1f} ({low:+.1f} to {high:+.1f})"
+        rows.append([lever, f"{100 * row['accuracy']:.1f}", told])
+    return {"levers": table(["setting", "accuracy", "effect (95 % interval over targets)"], rows)}
 
 
 def judge_lever(lever: str, found: dict[tuple[str, str, int], dict[str, Any]]) -> dict[str, Any]:

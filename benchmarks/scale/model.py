@@ -11,7 +11,6 @@ image.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,10 @@ from typing import Any
 from potstill.cache.extraction import SHARD_ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from tables import UNMEASURED, table, write_tables  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
 PAGE = ROOT / "docs" / "scale.md"
 
@@ -38,7 +41,7 @@ class Workload:
     sources: int = 28
     features: int = 512
     classes: int = 1000
-    side: int = 146
+    side: int = 128
 
 
 def output_bytes(features: int, classes: int, *, top_k: bool = False) -> int:
@@ -112,18 +115,7 @@ def tables_of(record: Record) -> dict[str, str]:
     """Markdown of every table of the page by its name."""
     makers = {"rates": _rates, "check": _check, "decades": _decades, "breaks": _breaks, "seeds": _seeds}
     needs = {"rates": "rates", "check": "growth", "decades": "rates", "breaks": "growth", "seeds": "seeds"}
-    return {name: maker(record) if needs[name] in record else "Not measured yet.\n" for name, maker in makers.items()}
-
-
-def write_tables(page: Path, record: Record) -> None:
-    """Put every table between its marks `<!-- table NAME -->` and `<!-- end -->`; the rest of the page stays."""
-    text = page.read_text(encoding="utf-8")
-    for name, table in tables_of(record).items():
-        marks = re.compile(rf"(?<=<!-- table {name} -->\n).*?(?=<!-- end -->)", flags=re.DOTALL)
-        text, count = marks.subn(lambda _, table=table: table, text)
-        if count != 1:
-            raise SystemExit(f"{page} has {count} places for the table {name}, expected 1")
-    page.write_text(text, encoding="utf-8")
+    return {name: maker(record) if needs[name] in record else UNMEASURED for name, maker in makers.items()}
 
 
 def _figure(record: Record, size: str, keys: Sequence[str]) -> float:
@@ -141,7 +133,7 @@ def _rates(record: Record) -> str:
         [f"a source ({found['source']})", f"{speeds['source']:,.0f}"],
         [f"training a student ({found['student']})", f"{speeds['student']:,.0f}"],
     ]
-    return _table(["one core, float32", "images a second"], rows)
+    return table(["one core, float32", "images a second"], rows)
 
 
 def _check(record: Record) -> str:
@@ -151,7 +143,7 @@ def _check(record: Record) -> str:
         ratio = f"{predicted / measured:.2f}"
         rows.append([name, f"{predicted / scale:.2f} {unit}", f"{measured / scale:.2f} {unit}", ratio])
     largest = int(max(record["growth"]["results"], key=int))
-    return _table([f"{largest:,} tiny images", "predicted", "measured", "ratio"], rows)
+    return table([f"{largest:,} tiny images", "predicted", "measured", "ratio"], rows)
 
 
 def _decades(record: Record) -> str:
@@ -162,7 +154,7 @@ def _decades(record: Record) -> str:
         sizes = [_bytes(at[key]) for key in ("dense_bytes", "top_k_bytes", "packed_bytes", "target_bytes")]
         rows.append([f"10^{len(str(images)) - 1}", f"{at['source_passes']:.1e}", *hours, *sizes])
     titles = ["images", "source passes", "open", "sources", "one epoch"]
-    return _table([*titles, "outputs", "outputs, top 10", "packed", "memory a process"], rows)
+    return table([*titles, "outputs", "outputs, top 10", "packed", "memory a process"], rows)
 
 
 def _breaks(record: Record) -> str:
@@ -173,7 +165,7 @@ def _breaks(record: Record) -> str:
     rows = {
         10**4: "Nothing.",
         10**5: "The default length: it ends at 2,000 steps, 192,000 passes. Say `--epochs`. Packed squares "
-        f"({_bytes(at[10**5]['packed_bytes'])}) are just under `--packed-gb 8`.",
+        f"({_bytes(at[10**5]['packed_bytes'])}) are below `--packed-gb 8`, but not by much.",
         10**6: f"Packed squares need {_bytes(at[10**6]['packed_bytes'])}: raise `--packed-gb`, or every step decodes. "
         f"Extraction is {_hours(at[10**6]['source_hours'])} of a core: use GPUs and split the zoo (below).",
         10**7: f"Memory maps: one for each shard of {SHARD_ROWS:,} rows, of which Linux allows a process "
@@ -188,7 +180,7 @@ def _breaks(record: Record) -> str:
         10**9: f"Single files: a file system does not list them in useful time. Even the order of a pass is "
         f"{_bytes(8.0 * 10**9)} a process. This needs sharded archives, which do not exist yet.",
     }
-    return _table(["images", "what breaks first"], [[f"10^{len(str(n)) - 1}", text] for n, text in rows.items()])
+    return table(["images", "what breaks first"], [[f"10^{len(str(n)) - 1}", text] for n, text in rows.items()])
 
 
 def _seeds(record: Record) -> str:
@@ -199,7 +191,7 @@ def _seeds(record: Record) -> str:
         points = (each["mean_one_process"], each["mean_two_processes"], each["mean_difference"], each["sd_of_seeds"])
         one, two, difference, deviation = (100 * value for value in points)
         rows.append([method, f"{one:.1f}", f"{two:.1f}", f"{difference:+.1f}", f"{deviation:.1f}"])
-    return _table(["accuracy in points", "one process", "two", "difference", "deviation between seeds"], rows)
+    return table(["accuracy in points", "one process", "two", "difference", "deviation between seeds"], rows)
 
 
 def _hours(hours: float) -> str:
@@ -217,15 +209,10 @@ def _million(count: float) -> str:
     return f"{count / 1e6:.1f} million"
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "".join("| " + " | ".join(each) + " |\n" for each in lines)
-
-
 if __name__ == "__main__":
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
     if len(sys.argv) > 1:
         for key, value in costs(content, int(float(sys.argv[1]))).items():
             print(f"{key:15} {_bytes(value) if key.endswith('bytes') else f'{value:,.2f}'}")
     else:
-        write_tables(PAGE, content)
+        write_tables(PAGE, tables_of(content))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from potstill.baselines.supervised import supervised_objective
+from potstill.data import Pixels
 from potstill.data.preprocessing import read_square
 from potstill.data.views import ViewDataset
 from potstill.training.batches import BatchPlan, TrainingBatches
@@ -31,8 +32,8 @@ ROUNDS = 5
 def measure_rates(folder: Path) -> dict[str, Any]:
     """Medians of a few rounds, one round of each after the other; random weights, real photos."""
     files = write_photos(folder / "photos")
-    squares = np.stack([read_square(file, size=146, interpolation="bicubic", crop=1.0) for file in files])
     source = timm.create_model(SOURCE).eval().to(memory_format=torch.channels_last)
+    squares = np.stack(read_squares(files))
     images = torch.randn(32, 3, SOURCE_SIDE, SOURCE_SIDE).contiguous(memory_format=torch.channels_last)
 
     def ask_source() -> None:
@@ -40,7 +41,7 @@ def measure_rates(folder: Path) -> dict[str, Any]:
             source(images)
 
     work: dict[str, tuple[int, Callable[[], Any]]] = {
-        "decode": (PHOTOS, lambda: [read_square(f, size=146, interpolation="bicubic", crop=1.0) for f in files]),
+        "decode": (PHOTOS, lambda: read_squares(files)),
         "source": (len(images), ask_source),
         "student": (BATCH * STEPS, lambda: train(squares)),
     }
@@ -62,6 +63,11 @@ def measure_rates(folder: Path) -> dict[str, Any]:
         "photo": f"JPEG, {PHOTO_SIZE[0]} x {PHOTO_SIZE[1]}",
         "photo_bytes": round(sum(file.stat().st_size for file in files) / len(files)),
     }
+
+
+def read_squares(files: Sequence[Path]) -> list[Pixels]:
+    """Photos as the commands pack them for the student."""
+    return [read_square(file, size=STUDENT_SIDE, interpolation="bicubic", crop=1.0) for file in files]
 
 
 def write_photos(folder: Path) -> list[Path]:

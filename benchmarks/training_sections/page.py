@@ -1,25 +1,13 @@
-"""The tables of docs/training.md, made of the record, so that nobody copies a number by hand."""
+"""The tables of docs/training.md, made of the record."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+from tables import UNMEASURED, table
+
 Record = Mapping[str, Any]
-UNMEASURED = "Not measured yet."
-
-
-def write_tables(page: Path, record: Record) -> None:
-    """Put every table between its marks `<!-- table NAME -->` and `<!-- end -->`; the rest of the page stays."""
-    text = page.read_text(encoding="utf-8")
-    for name, table in tables_of(record).items():
-        marks = re.compile(rf"(?<=<!-- table {name} -->\n).*?(?=<!-- end -->)", flags=re.DOTALL)
-        text, count = marks.subn(table.replace("\\", r"\\"), text)
-        if count != 1:
-            raise SystemExit(f"{page} has {count} places for the table {name}, expected 1")
-    page.write_text(text, encoding="utf-8")
 
 
 def tables_of(record: Record) -> dict[str, str]:
@@ -33,8 +21,7 @@ def tables_of(record: Record) -> dict[str, str]:
         "levers_cost": ("levers_cost", _levers),
     }
     return {
-        name: maker(record[section]) if section in record else f"{UNMEASURED}\n"
-        for name, (section, maker) in makers.items()
+        name: maker(record[section]) if section in record else UNMEASURED for name, (section, maker) in makers.items()
     }
 
 
@@ -46,7 +33,7 @@ def _step(section: Record) -> str:
         cells = [f"{_ms(each['median_seconds'][zoo])} ({each['over_plain'][zoo]['ratio']:.2f}x)" for zoo in zoos]
         rows.append([f"`{name}`", _ms(each["median_seconds"]["plain"]), *cells])
     titles = [zoo if "classes" in zoo else f"{zoo}, {found['source_classes'][zoo]:,} classes" for zoo in zoos]
-    return _table(["student", "plain step", *titles], rows)
+    return table(["student", "plain step", *titles], rows)
 
 
 def _memory(section: Record) -> str:
@@ -56,11 +43,12 @@ def _memory(section: Record) -> str:
             variant,
             _mib(each["peak_bytes"]),
             _mib(each["added_bytes"]),
+            _ratio(memory["over_plain"].get(variant), "total"),
             _ratio(memory["over_plain"].get(variant), "added"),
         ]
         for variant, each in memory["medians"].items()
     ]
-    return _table(["step", "peak", "above imports", "over plain"], rows)
+    return table(["step", "peak", "above imports", "peak over plain", "above imports over plain"], rows)
 
 
 def _live(section: Record) -> str:
@@ -85,10 +73,11 @@ def _live(section: Record) -> str:
         "cached epoch",
         "live epoch",
         "gain",
+        "over bfloat16",
         "extraction",
         "break-even epoch",
     ]
-    return _table(titles, rows)
+    return table(titles, rows)
 
 
 def _layout(section: Record) -> str:
@@ -101,24 +90,19 @@ def _layout(section: Record) -> str:
             [f"`{name}`", *cells, each["chosen"], _ratio(each["over_torch"]), f"{each['of_the_best']['ratio']:.2f}"]
         )
     first = next(iter(section.values()))["results"]["median_seconds"]
-    return _table(["student", *first, "chosen", "over torch's default", "of the best"], rows)
+    return table(["student", *first, "chosen", "over torch's default", "of the best"], rows)
 
 
 def _throughput(section: Record) -> str:
     found = section["results"]["variants"]
     rows = [[name, f"{each['images_a_second']:.0f}", f"{each['of_compute_only']:.2f}"] for name, each in found.items()]
-    return _table(["images from", "images a second", "of compute only"], rows)
+    return table(["images from", "images a second", "of compute only"], rows)
 
 
 def _levers(section: Record) -> str:
     found = section["results"]
     rows = [[name, _ratio(each)] for name, each in found["over_plain"].items()]
-    return _table(["lever", "step"], [*rows, ["averaged weights", f"{found['averaged_weights_over_none']:.2f}x"]])
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(["lever", "step"], [*rows, ["averaged weights", f"{found['averaged_weights_over_none']:.2f}x"]])
 
 
 def _ms(seconds: float) -> str:

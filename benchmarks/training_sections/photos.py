@@ -28,7 +28,7 @@ PHOTOS = FOLDER / "photos"
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
 IMAGE_SIZE = 128
-SIDE = resized_size(IMAGE_SIZE, 0.875)  # what most students' evaluation transforms ask for
+SIDE = resized_size(IMAGE_SIZE, 1.0)  # as the commands pack them: a student sees the whole square
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

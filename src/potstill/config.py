@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,8 +69,13 @@ class RunConfig:
     student_weights: Path | None = option(None, "Local initial weights of the student.", "student")
     image_size: Annotated[int, at.Ge(8)] | None = option(None, "Side of the student's square input, pixels.", "student")
 
-    min_weight: Share = option(0.01, "Sources with a smaller weight are left out of the training.", "weights")
-    label_weight: Share = option(0.3, "Share of the supervised loss in distillation.", "training")
+    min_weight: Share = option(
+        0.01, "Sources with less than this share of the largest weight are left out of the training.", "weights"
+    )
+    # 0 would never train the target's head, 1 no source's; `transfer` is distillation without sources.
+    label_weight: Annotated[float, at.Gt(0), at.Lt(1)] = option(
+        0.3, "Share of the supervised loss in distillation.", "training"
+    )
     temperature: Positive = option(1.0, "Softening of the sources' answers.", "training")
     source_temperature: Literal["same", "entropy"] = option(
         "same", "One temperature for all sources, or one for each that makes them equally certain.", "training"
@@ -101,7 +106,7 @@ class RunConfig:
     epochs: Positive | None = option(None, "Length in passes over the pool.", "training")
     steps: Count | None = option(None, "Length in steps (instead of --epochs).", "training")
     minutes: Positive | None = option(
-        None, "Length in minutes of training a student (instead of --epochs); never exceeded.", "training"
+        None, "Limit of training a student, in minutes; alone it is the length, too.", "training"
     )
     lr: Positive = option(0.03, "Peak learning rate.", "training")
     weight_decay: Annotated[float, at.Ge(0)] = option(5e-4, "Weight decay.", "training")
@@ -156,7 +161,8 @@ OVERRIDABLE = (
     "softmax_temperature",
     "top_k",
 )
-EXCLUSIVE = (("epochs", "steps", "minutes"), ("label_fraction", "labels_per_class"))
+LENGTHS = ("epochs", "steps", "minutes")
+EXCLUSIVE = (("epochs", "steps"), ("label_fraction", "labels_per_class"))
 BUILT_IN_ZOOS = ("mini", "light")
 PATH_FIELDS = ("unlabeled", "student_weights", "cache_dir")
 COMMAND_KEYS = ("command", "data", "method", "methods", "seeds", "cross_validate")
@@ -175,7 +181,7 @@ def build_config(values: Mapping[str, Any], *, file: Path | None = None) -> RunC
     from pydantic import TypeAdapter, ValidationError
 
     stored = _read_file(file) if file else {}
-    for rivals in EXCLUSIVE:
+    for rivals in (LENGTHS, *EXCLUSIVE):
         if any(values.get(key) is not None for key in rivals):
             stored = {key: value for key, value in stored.items() if key not in rivals}
     merged = {
@@ -198,11 +204,9 @@ def build_config(values: Mapping[str, Any], *, file: Path | None = None) -> RunC
         for key in settings:
             if key not in OVERRIDABLE:
                 raise unknown_name(f"override of {method}", key, OVERRIDABLE)
-    lengths = [name for name in ("epochs", "steps", "minutes") if getattr(config, name) is not None]
-    if len(lengths) > 1:
-        raise ConfigError(f"Give one of epochs, steps and minutes; got {' and '.join(lengths)}.")
-    if config.label_fraction is not None and config.labels_per_class is not None:
-        raise ConfigError("Give label_fraction or labels_per_class, not both.")
+    for one, other in EXCLUSIVE:
+        if getattr(config, one) is not None and getattr(config, other) is not None:
+            raise ConfigError(f"Give {one} or {other}, not both.")
     return config
 
 
@@ -258,19 +262,13 @@ def config_record(config: RunConfig, base: Path) -> dict[str, Any]:
         elif each.name == "zoo" and value not in BUILT_IN_ZOOS:
             value = portable_path(Path(value), base)
         record[each.name] = value
-    if config.steps is not None:
-        record["minutes"] = None  # they were converted to steps
     return record
 
 
 def overridden(config: RunConfig, *names: str) -> RunConfig:
     """The settings of one method: those of all, replaced by its own under the first of its names that has some."""
     own = next((config.overrides[name] for name in names if name in config.overrides), None)
-    if not own:
-        return config
-    # A resolved configuration has steps and, as a limit, minutes; checking takes one length.
-    checked = build_config({**vars(config), **own, "overrides": {}, "minutes": None})
-    return replace(checked, minutes=config.minutes)
+    return build_config({**vars(config), **own, "overrides": {}}) if own else config
 
 
 def check_student_weights(config: RunConfig) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tables import UNMEASURED, differing_tables
+from training_sections.page import tables_of
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "training.json"
+PAGE = ROOT / "docs" / "training.md"
 SECTIONS = ("step", "live", "layout", "throughput", "levers_cost")
 
 RECORD = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
@@ -27,17 +29,7 @@ def record() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-
-
-def load_tables() -> ModuleType:
-    path = ROOT / "benchmarks" / "training_sections" / "page.py"
-    spec = importlib.util.spec_from_file_location("training_page", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return PAGE.read_text(encoding="utf-8")
 
 
 def goals_in(found: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -49,10 +41,10 @@ def goals_in(found: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]
             yield from goals_in(each, f"{place} / {key}")
 
 
-def test_tables_are_those_of_the_record(record: dict[str, Any], text: str) -> None:
-    for name, table in load_tables().tables_of(record).items():
-        assert f"<!-- table {name} -->\n{table}<!-- end -->" in text, name
-        assert "Not measured yet" not in table, name
+def test_tables_are_those_of_the_record(record: dict[str, Any]) -> None:
+    tables = tables_of(record)
+    assert differing_tables(PAGE, tables) == []
+    assert UNMEASURED not in tables.values()
 
 
 def test_every_section_was_measured_at_least_seven_times(record: dict[str, Any]) -> None:
@@ -82,7 +74,10 @@ def test_ratios_follow_from_the_raw_seconds(record: dict[str, Any]) -> None:
         assert part["results"]["live_over_cached"]["ratio"] == pytest.approx(expected)
 
 
-MISSED = {"live / resnet50": "we aimed at 100x for ResNet-50 and missed it by a little"}
+MISSED = {
+    "live / tf_efficientnet_lite0": "EfficientNet-Lite 0 misses 20x",
+    "live / resnet50": "ResNet-50 misses 100x, both by a little",
+}
 """Goals that were not reached, and the words in which the page says so."""
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from pathlib import Path
 
 import pytest
 
 from potstill.config import RunConfig, build_config, overridden
 from potstill.errors import ConfigError, UnknownNameError, UsageError
 from potstill.pipeline.methods import METHODS, parse_method
+from potstill.pipeline.student_training import plan_of
+from potstill.training.batches import BatchPlan
 
 
 @pytest.mark.parametrize("batch_size", [24, 96, 128])
@@ -20,6 +23,34 @@ def test_a_step_costs_every_method_nearly_the_same(batch_size: int) -> None:
     assert plans["transfer"].pool_weak == 0
     assert plans["weighted"].pool_weak == pytest.approx(2 * plans["weighted"].labeled, abs=2)
     assert plans["fixmatch"].pool_strong == 7 * plans["fixmatch"].labeled
+
+
+def test_it_is_said_where_several_parts_change_a_step(caplog: pytest.LogCaptureFixture) -> None:
+    config = RunConfig(batch_size=96)
+    with caplog.at_level(logging.INFO):
+        assert plan_of(parse_method("weighted"), config, 8) == BatchPlan(labeled=32, pool_weak=64)
+        assert not caplog.records
+        assert plan_of(parse_method("weighted"), config, 5) == BatchPlan(labeled=30, pool_weak=60)
+        assert plan_of(parse_method("fixmatch"), config, 16).labeled == 16
+    fewer, more = caplog.records
+    assert (fewer.levelname, more.levelname) == ("INFO", "WARNING")
+    assert "16 labeled and 112 pool images instead of 9 and 63" in more.message
+
+
+def test_distillation_needs_both_labels_and_sources() -> None:
+    for share in (0, 1):
+        with pytest.raises(ConfigError, match="label_weight"):
+            build_config({"label_weight": share})
+
+
+def test_minutes_limit_a_length_and_a_length_given_anew_replaces_that_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("steps: 70\nminutes: 2\n")
+    assert (build_config({}, file=file).steps, build_config({}, file=file).minutes) == (70, 2)
+    assert build_config({"minutes": 3}, file=file).steps is None
+    assert build_config({"steps": 9}, file=file).minutes is None
+    with pytest.raises(ConfigError, match="epochs or steps"):
+        build_config({"epochs": 1, "steps": 2})
 
 
 def test_a_source_can_be_left_out_of_what_uses_sources() -> None:
@@ -45,6 +76,6 @@ def test_settings_of_one_method_replace_those_of_all() -> None:
 
 
 def test_a_resolved_configuration_with_a_limit_of_minutes_can_be_overridden() -> None:
-    config = replace(build_config({"minutes": 2.0, "overrides": {"weighted": {"lr": 0.2}}}), steps=70)
+    config = build_config({"minutes": 2.0, "steps": 70, "overrides": {"weighted": {"lr": 0.2}}})
     own = overridden(config, "weighted")
     assert (own.lr, own.steps, own.minutes) == (0.2, 70, 2.0)

@@ -12,6 +12,7 @@ import pytest
 import potstill as ps
 from potstill.config import RunConfig, config_record
 from potstill.errors import UsageError
+from potstill.pipeline import preparation
 from potstill.pipeline.preparation import resolve_config
 from potstill.types import Target
 
@@ -88,11 +89,30 @@ def test_minutes_become_steps_once(digits: Path, settings: dict[str, Any]) -> No
     config = RunConfig(**{**settings, "steps": None, "minutes": 0.5})
     resolved = resolve_config(config, target)
     assert resolved.minutes == 0.5  # stays as a limit
-    assert config_record(resolved, digits)["minutes"] is None
+    record = config_record(resolved, digits)
+    assert (record["steps"], record["minutes"]) == (resolved.steps, 0.5)  # who goes on from the file keeps both
     assert resolved.steps is not None
     assert resolved.steps > 10
     with pytest.raises(UsageError, match="too short"):
         resolve_config(replace(config, minutes=1e-7), target)
+
+
+def test_a_process_times_only_what_it_sends_through_the_student_at_once(
+    digits: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[int] = []
+
+    def seconds(*_: object, batch_size: int, **__: object) -> float:
+        timed.append(batch_size)
+        return 0.1
+
+    monkeypatch.setattr(preparation, "step_seconds", seconds)
+    config = RunConfig(**{**settings, "steps": None, "minutes": 1.0, "batch_size": 96, "accumulation": 3})
+    target = ps.open_target(digits)
+    assert resolve_config(config, target).steps == 180  # 0.9 minutes of three pieces of 0.1 seconds each
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert resolve_config(config, target).steps == 180  # four times the work is done at the same time
+    assert timed == [32, 8]
 
 
 def test_epochs_are_passes_over_the_pool_and_the_default_is_bounded(digits: Path, settings: dict[str, Any]) -> None:

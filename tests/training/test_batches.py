@@ -113,8 +113,10 @@ def test_a_plan_that_cannot_be_cut_is_refused_and_the_nearest_is_offered() -> No
     plan = BatchPlan(labeled=9, pool_weak=63, pool_strong=63, forward_only_weak=True)
     with pytest.raises(ValueError, match="cut into 2 parts"):
         TrainingBatches(CodedViews(), np.arange(5), pool_size=9, plan=plan, steps=1, seed=0, parts=2)
-    assert plan.divisible_by(2) == BatchPlan(8, 62, 62, forward_only_weak=True)
+    assert plan.divisible_by(2) == BatchPlan(8, 56, 56, forward_only_weak=True)
+    assert plan.divisible_by(16) == BatchPlan(16, 112, 112, forward_only_weak=True)
     assert BatchPlan(labeled=1).divisible_by(8) == BatchPlan(labeled=8)
+    assert BatchPlan(labeled=32, pool_weak=64).divisible_by(5) == BatchPlan(labeled=30, pool_weak=60)
     assert plan.divisible_by(1) == plan
 
 

@@ -142,6 +142,31 @@ def test_no_round_begins_after_the_budget(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(fake.steps) == 2 + 1 + compute.FEWEST_ROUNDS
 
 
+class SmallMemory(nn.Module):
+    """A model whose step fits into memory with at most `most` images."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 1)
+        self.most = most
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return self.layer(images).mean(dim=(2, 3))
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does() -> None:
+    def measured(most: int) -> int:
+        return measure_choices(
+            lambda: SmallMemory(most), image_size=8, batch_size=64, device=CPU, choices=candidates(CPU), rounds=1
+        ).batch_size
+
+    assert measured(20) == 16
+    with pytest.raises(torch.OutOfMemoryError):
+        measured(0)
+
+
 class OnlyFloat32(nn.Module):
     """A model with an operation that has no bfloat16 form (`fails`), or whose values overflow under it."""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from potstill.data import open_target, split_digest
+from potstill.training import orders
 from potstill.training.batches import BatchPlan, TrainingBatches
 from potstill.training.interruption import SIGNALS
 from potstill.training.processes import adopt_slurm, first_host, require_same_step
@@ -44,6 +46,23 @@ def test_srun_tasks_become_processes() -> None:
         "MASTER_ADDR": "gpu007",
     }
     assert 1024 < int(environment["MASTER_PORT"]) < 2**16
+    assert environment["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
+
+
+def test_tasks_of_srun_take_the_cores_that_they_were_given() -> None:
+    environment = {**SLURM, "SLURM_CPUS_PER_TASK": "6"}
+    adopt_slurm(environment)
+    assert environment["OMP_NUM_THREADS"] == "6"
+    asked = {**SLURM, "SLURM_CPUS_PER_TASK": "6", "OMP_NUM_THREADS": "1"}
+    adopt_slurm(asked)
+    assert asked["OMP_NUM_THREADS"] == "1"
+
+
+def test_processes_that_never_met_are_not_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setattr(orders, "PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr(orders.signal, "signal", lambda *_: pytest.fail("signals must still be heard"))
+    orders.dismiss_processes(1)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 MemoryFormat = Literal["auto", "contiguous", "channels-last"]
 
 FOLDER = "measured"
-MACHINE_FIELDS = ("cpu", "cores", "threads", "gpu")
+HARDWARE_FIELDS = ("cpu", "cores", "threads", "gpu")
 BUSY = 1.25
 """A median round that takes so many times the fastest one tells of other work on the machine; 1.1 is usual."""
 PROBE_CLASSES = 10
@@ -171,7 +171,7 @@ def _was_busy(times: ComputeTimes) -> bool:
 def _key(student: str, image_size: int, batch_size: int, device: torch.device) -> dict[str, Any]:
     """What a measurement depends on."""
     environment = environment_record()
-    machine = {name: environment[name] for name in MACHINE_FIELDS}
+    machine = {name: environment[name] for name in HARDWARE_FIELDS}
     if device.type == "cuda":
         machine["gpu"] = torch.cuda.get_device_name(device)
     return {

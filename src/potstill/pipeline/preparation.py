@@ -20,6 +20,7 @@ from potstill.errors import SourceError, UsageError
 from potstill.models import preprocessing_of, pretrained_cfg_of
 from potstill.pipeline.measured import step_seconds, student_compute
 from potstill.sources import load_zoo
+from potstill.training.processes import process_count
 from potstill.types import Preprocessing, Progress, SourceOutputs, Target, Zoo, no_progress
 
 log = logging.getLogger(__name__)
@@ -152,15 +153,17 @@ def without_sources(target: Target) -> Material:
 def resolve_config(config: RunConfig, target: Target, progress: Progress = no_progress) -> RunConfig:
     """Decide what was left open: image size, device, precision, number of steps. The result repeats the run exactly.
 
-    An epoch is as many student image passes as the pool has images; a step makes `batch_size` of them. Minutes become
-    steps once; they stay beside them as a limit.
+    An epoch is as many student image passes as the pool has images; a step makes `batch_size` of them. Where minutes
+    alone are given they become steps once; they stay beside them as a limit.
     """
     preprocessing = student_preprocessing(config)
+    # What a process sends through the student at once; more might not fit into a device's memory.
+    piece = math.ceil(config.batch_size / (process_count() * config.accumulation))
     config = replace(config, image_size=preprocessing.image_size, device=device_of(config))
     choice = student_compute(
         config.student,
         preprocessing.image_size,
-        batch_size=config.batch_size,
+        batch_size=piece,
         device=config.device,
         cache_dir=cache_dir_of(config),
         precision=config.precision,
@@ -171,11 +174,14 @@ def resolve_config(config: RunConfig, target: Target, progress: Progress = no_pr
     config = replace(config, precision=choice.dtype, memory_format=layout)
     if config.steps is not None:
         return config
+    pool = len(target.split.pool)
+    if config.epochs is not None:
+        return replace(config, steps=max(1, math.ceil(config.epochs * pool / config.batch_size)), epochs=None)
     if config.minutes is not None:
-        seconds = step_seconds(
+        seconds = config.accumulation * step_seconds(
             config.student,
             preprocessing.image_size,
-            batch_size=config.batch_size,
+            batch_size=piece,
             device=config.device,
             cache_dir=cache_dir_of(config),
             choice=choice,
@@ -185,9 +191,6 @@ def resolve_config(config: RunConfig, target: Target, progress: Progress = no_pr
         if steps < 1:
             raise UsageError(f"--minutes {config.minutes} is too short: one step takes about {seconds:.1f} s.")
         return replace(config, steps=steps)
-    pool = len(target.split.pool)
-    if config.epochs is not None:
-        return replace(config, steps=max(1, math.ceil(config.epochs * pool / config.batch_size)), epochs=None)
     steps = math.ceil(DEFAULT_EPOCHS * pool / config.batch_size)
     return replace(config, steps=int(np.clip(steps, SHORTEST_RUN, LONGEST_RUN)))
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from potstill.data import (
 )
 from potstill.distillation.answers import SourceAnswers
 from potstill.distillation.objective import source_space_objective
+from potstill.errors import PotstillError
 from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice
 from potstill.pipeline.preparation import Material, cache_dir_of, with_stored_views
@@ -62,8 +65,7 @@ def train_gradients(
 ) -> Trained:
     """Train a student by gradient descent; a checkpoint in `directory` is continued."""
     pool, dataset = pool_views(target, config, preprocessing, progress)
-    used = [name for name, weight in weights.values.items() if weight > 0] if weights else []
-    material = with_stored_views(material, target, used, config, progress)
+    material = with_stored_views(material, target, weights.used if weights else (), config, progress)
     answers = source_answers(material, weights, pool, config)
     batches = _batches(choice, target, config, pool, dataset, answers)
     student = build_student(
@@ -76,7 +78,7 @@ def train_gradients(
         offline=config.offline,
     )
     fingerprint = _fingerprint(choice.name, target, material, weights, config, batches.plan)
-    with stop_on_signal() as should_stop:
+    with _explained_memory(), stop_on_signal() as should_stop:
         trained = train_student(
             student,
             batches,
@@ -99,6 +101,18 @@ def train_gradients(
     return trained
 
 
+@contextmanager
+def _explained_memory() -> Iterator[None]:
+    """Say what to do where a step does not fit into the device's memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PotstillError(
+            f"A training step does not fit into the device's memory ({str(error).split('. ')[0]}). "
+            "Use --accumulation 2 or more, a smaller --batch-size or a smaller --image-size."
+        ) from error
+
+
 def _batches(
     choice: MethodChoice,
     target: Target,
@@ -108,13 +122,10 @@ def _batches(
     answers: SourceAnswers | None,
 ) -> TrainingBatches:
     """The batches of a method: as many student image passes in all as the configuration allows."""
-    if choice.method.rows is None or config.steps is None:
-        raise ValueError("a gradient-trained method needs rows and a resolved number of steps")
+    if config.steps is None:
+        raise ValueError("training needs a resolved number of steps")
     parts = process_count() * config.accumulation
-    wanted = choice.method.rows(config)
-    plan = wanted.divisible_by(parts)
-    if plan != wanted:
-        log.info("a step takes %d images, so that they can be cut into %d equal parts", plan.rows, parts)
+    plan = plan_of(choice, config, parts)
     return TrainingBatches(
         dataset,
         target.labels_of(target.split.labeled),
@@ -129,6 +140,21 @@ def _batches(
         balanced=config.balanced,
         answers=answers,
     )
+
+
+def plan_of(choice: MethodChoice, config: RunConfig, parts: int) -> BatchPlan:
+    """The rows of a method's step, cut into `parts` equal parts; it is said where that changes their number."""
+    if choice.method.rows is None:
+        raise ValueError(f"{choice.name} is not trained by gradients, so it has no batches")
+    wanted = choice.method.rows(config)
+    plan = wanted.divisible_by(parts)
+    if plan != wanted:
+        log.log(
+            logging.INFO if plan.labeled <= wanted.labeled else logging.WARNING,
+            "%s: a step takes %d labeled and %d pool images instead of %d and %d: it is cut into %d equal parts",
+            *(choice.name, plan.labeled, plan.pool_weak, wanted.labeled, wanted.pool_weak, parts),
+        )
+    return plan
 
 
 def fit_probe_student(target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress) -> Trained:

@@ -23,11 +23,12 @@ from potstill.pipeline.student_training import pool_views, train_gradients
 from potstill.training.interruption import SIGNALS
 from potstill.training.loop import Trained
 from potstill.training.orders import Order, leave_processes, orders
-from potstill.training.processes import process_count, process_number
+from potstill.training.processes import accelerator_for, process_count, process_number
 from potstill.types import Preprocessing, Progress, SourceWeights, Target, no_progress
 
 TASK = "task.json"
-FAREWELL_SECONDS = 10.0
+LAST_ORDER_SECONDS = 10.0
+"""How long a process whose training failed waits to hear that process 0 failed as well."""
 INTERRUPTED = Interrupted.exit_code
 
 
@@ -71,8 +72,7 @@ def train_together(
         raise UsageError("Several processes train together through the commands: torchrun ... -m potstill distill ...")
     # What takes long happens once, here, while nobody waits in a collective call.
     pool_views(target, config, preprocessing, progress)
-    used = [name for name, weight in weights.values.items() if weight > 0] if weights else []
-    with_stored_views(material, target, used, config, progress)
+    with_stored_views(material, target, weights.used if weights else (), config, progress)
     file = (directory / TASK).resolve()
     task = TrainingTask(choice.name, target, weights, config, preprocessing, directory.resolve())
     write_bytes(file, task_bytes(task))
@@ -113,7 +113,7 @@ def help_training() -> int:
             continue  # the same in every process; process 0 says what follows
         except Exception:
             # Most likely what stopped process 0 too, or its absence.
-            last = orders().receive(seconds=FAREWELL_SECONDS)
+            last = orders().receive(seconds=LAST_ORDER_SECONDS)
             if last is None or last.task is not None:
                 raise
             return _farewell(last)
@@ -137,6 +137,7 @@ def _train_along(file: str) -> None:
             f"Process {process_number()} cannot read {Path(file).name} of the run ({error.strerror}). All processes "
             "must see the same --output directory, so put it on a disk that all machines share."
         ) from error
+    accelerator_for(task.config.device)  # before anything else touches a GPU: each process has one of its own
     names = tuple(task.weights.values) if task.weights else ()
     target = task.target
     train_gradients(

@@ -63,20 +63,23 @@ class BatchPlan:
         return self.trained_rows + (self.rows - self.trained_rows) / 3
 
     def divisible_by(self, parts: int) -> BatchPlan:
-        """The nearest plan below whose rows can be cut into `parts` equal parts, at least one of each kind in a part.
+        """The nearest plan below whose rows can be cut into `parts` equal parts, at least one labeled row in each.
+
+        There are as many pool images for a labeled one as before, as nearly as that goes.
 
         >>> BatchPlan(labeled=9, pool_weak=63, pool_strong=63).divisible_by(2)
-        BatchPlan(labeled=8, pool_weak=62, pool_strong=62, forward_only_weak=False)
+        BatchPlan(labeled=8, pool_weak=56, pool_strong=56, forward_only_weak=False)
         """
+        labeled = max(1, self.labeled // parts)
 
-        def rounded(rows: int) -> int:
-            return max(parts, rows - rows % parts) if rows else 0
+        def in_each(pool: int) -> int:
+            return max(1, round(pool * labeled / self.labeled)) if pool else 0
 
         return replace(
             self,
-            labeled=rounded(self.labeled),
-            pool_weak=rounded(self.pool_weak),
-            pool_strong=rounded(self.pool_strong),
+            labeled=parts * labeled,
+            pool_weak=parts * in_each(self.pool_weak),
+            pool_strong=parts * in_each(self.pool_strong),
         )
 
 

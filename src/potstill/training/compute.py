@@ -159,7 +159,7 @@ def measure_choices(
         rows = _probing_rows(probe, choices[0], batch_size)
         if rows < batch_size:
             logger.info("A step of %d images is slow here; precision and layout are measured on %d.", batch_size, rows)
-        left = [choice for choice in choices if _works(probe, choice, rows)]
+        rows, left = _working(probe, choices, rows)
         seconds: dict[str, list[float]] = {choice.name: [] for choice in choices}
         for number in range(rounds):
             if number >= FEWEST_ROUNDS and time.monotonic() - started > BUDGET:
@@ -277,10 +277,24 @@ def _probing_rows(probe: _Probe, choice: ComputeChoice, batch_size: int) -> int:
     return min(batch_size, max(first, int(LONGEST_STEP / per_image)))
 
 
+def _working(probe: _Probe, choices: Sequence[ComputeChoice], rows: int) -> tuple[int, list[ComputeChoice]]:
+    """The choices that work, and on how many rows: half as many each time they do not fit into the device's memory."""
+    while True:
+        try:
+            return rows, [choice for choice in choices if _works(probe, choice, rows)]
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+            rows //= 2
+            logger.info("So many images do not fit into the device's memory; precision is measured on %d.", rows)
+
+
 def _works(probe: _Probe, choice: ComputeChoice, rows: int) -> bool:
     """One step to warm up. float32 must work; bfloat16 is an offer that a model or device may not be able to take."""
     try:
         probe.step(choice, rows)
+    except torch.OutOfMemoryError:
+        raise  # it is one of the RuntimeErrors
     except (RuntimeError, FloatingPointError) as error:
         if choice.dtype == "float32":
             raise

@@ -91,8 +91,11 @@ def meet_processes() -> None:
 
 
 def dismiss_processes(exit_code: int) -> None:
-    """The last act of process 0: all others end with the same exit code."""
-    if process_count() > 1:
+    """The last act of process 0: all others end with the same exit code.
+
+    Where they never met there is nobody to tell, and meeting them once more would take as long again.
+    """
+    if orders.cache_info().currsize:
         for number in SIGNALS:  # the launcher stops this process, too, once another one has failed
             signal.signal(number, signal.SIG_IGN)
         orders().dismiss(exit_code)

@@ -75,6 +75,10 @@ def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> None:
     environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
     environment.setdefault("MASTER_ADDR", first_host(nodes))
     environment.setdefault("MASTER_PORT", str(FIRST_PORT + job % PORTS))
+    # Tasks share their machine; without this each would start as many threads as it has cores.
+    environment.setdefault(
+        "OMP_NUM_THREADS", environment.get("SLURM_CPUS_PER_TASK") or str(len(os.sched_getaffinity(0)))
+    )
 
 
 def first_host(nodes: str) -> str:

@@ -92,6 +92,11 @@ class SourceWeights:
             raise ValueError(f"source weights must be non-negative and sum to 1, got {dict(self.values)}")
 
     @property
+    def used(self) -> tuple[str, ...]:
+        """The sources that have a weight above 0."""
+        return tuple(name for name, weight in self.values.items() if weight > 0)
+
+    @property
     def effective_sources(self) -> float:
         """1 / sum a_s^2: the number of equally weighted sources that would be as spread out."""
         return 1.0 / sum(weight * weight for weight in self.values.values())
