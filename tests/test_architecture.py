@@ -15,15 +15,16 @@ HEAVY = ("torch", "timm", "sklearn", "scipy", "matplotlib", "pydantic")
 
 BASE = {"errors", "types"}
 PURE = {"similarity", "weighting", "probes", "losses", "evaluation.metrics"}
-TRAINING = BASE | PURE | {"models", "training", "allocation"}
+TRAINING = BASE | PURE | {"models", "training", "allocation", "convolutions"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors", "types"},
     "files": {"errors"},
     "allocation": set(),
+    "convolutions": set(),
     "models": BASE | {"files"},
     "data": BASE | {"files", "data"},
-    "sources": BASE | {"files", "models", "data", "sources", "demo"},
+    "sources": BASE | {"convolutions", "files", "models", "data", "sources", "demo"},
     "cache": BASE | {"allocation", "files", "models", "data", "sources", "cache"},
     "similarity": BASE | {"similarity", "probes"},
     "weighting": BASE,

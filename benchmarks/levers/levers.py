@@ -36,7 +36,6 @@ LEVERS: dict[str, dict[str, Any]] = {
     "balanced": {"balanced": True},
     "crop views": {"augment": "crop"},
     "no average": {"ema": 0.0},
-    "average 0.95": {"ema": 0.95},
     "twice as long": {"steps": 200},
     "four times as long": {"steps": 400},
     "four times as long, 8 stored views": {"steps": 400, "stored_views": 8},

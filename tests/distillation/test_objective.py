@@ -39,7 +39,6 @@ def test_equals_the_formula(label_weight: float, standardise: bool) -> None:
         pool_rows=torch.zeros(pool, dtype=torch.long),
         pool_weak=torch.zeros(pool, 3, 1, 1),
         pool_strong=None,
-        progress=0.0,
         answers=tuple(DenseTargets(torch.from_numpy(each).float()) for each in answers),
     )
     objective = source_space_objective(

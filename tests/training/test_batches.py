@@ -58,7 +58,6 @@ def test_labels_and_images_belong_together_across_passes() -> None:
     assert (code[:, 1] == 1).all()
     # 24 labeled images were taken before: passes of 3 images, so these belong to passes 8, 9 and 10.
     assert code[:, 2].tolist() == [8, 8, 8, 9, 9, 9, 10, 10]
-    assert batch.progress == pytest.approx(0.3)
 
 
 def test_weak_and_strong_views_are_of_the_same_pool_images() -> None:

@@ -54,7 +54,6 @@ def batch_of(*, pool: bool) -> Batch:
         pool_rows=torch.arange(POOL) + 10 if pool else None,
         pool_weak=torch.randn(POOL, 3, 2, 2) if pool else None,
         pool_strong=None,
-        progress=0.0,
         pool_passes=torch.arange(POOL) + 20 if pool else None,
         answers=answers if pool else (),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from potstill.convolutions import repeatable_convolutions
 from potstill.errors import SourceError
 from potstill.models import architecture_of, create_model, preprocessing_of, pretrained_cfg_of
 from potstill.types import Preprocessing, SourceSpec
@@ -113,7 +113,7 @@ def _sha256(path: Path, size: int, modified: int) -> str:
 def _forward(name: str, model: nn.Module, images: Tensor, num_classes: int) -> tuple[Tensor, Tensor | None]:
     """One pass; the head runs twice because not every classifier is one layer on the features."""
     try:
-        with torch.inference_mode(), _exact_convolutions(images.device):
+        with torch.inference_mode(), repeatable_convolutions(images.device, exact=True):
             maps = model.forward_features(images.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
             features = model.forward_head(maps, pre_logits=True)  # type: ignore[operator]
             logits = model.forward_head(maps) if num_classes else None  # type: ignore[operator]
@@ -127,16 +127,6 @@ def _forward(name: str, model: nn.Module, images: Tensor, num_classes: int) -> t
             expected = f"(B, {width or 'D'})"
             raise SourceError(f"Source '{name}': expected {title} {expected}, got {tuple(values.shape)}.")
     return features.float(), None if logits is None else logits.float()
-
-
-def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
-    """float32 convolutions in float32: cuDNN would round to TF32 and pick its algorithms by a race."""
-    if device.type != "cuda":
-        return nullcontext()
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    return flags
 
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

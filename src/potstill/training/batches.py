@@ -137,7 +137,7 @@ class TrainingBatches:
             `labeled_rows` says which rows they are.
         pool_size: number of pool images.
         plan: rows of each kind in a step.
-        steps: length of the run; `Batch.progress` is step / steps.
+        steps: length of the run.
         seed: of the order of the images.
         labeled_rows: rows of the labeled images.
         parts: number of equal parts of a step's batch.
@@ -197,7 +197,6 @@ class TrainingBatches:
             pool_rows=None,
             pool_weak=None,
             pool_strong=None,
-            progress=step / self.steps,
         )
         count = max(self.plan.pool_weak, self.plan.pool_strong)
         if count == 0:
@@ -221,16 +220,13 @@ class TrainingBatches:
     def on_device(self, batch: Batch, device: torch.device) -> Batch:
         """The batch where the student is, its images normalised there."""
 
-        def moved(images: torch.Tensor) -> torch.Tensor:
-            return self._dataset.normalise(images.to(device, non_blocking=True))
-
+        there = batch.map(lambda values: values.to(device, non_blocking=True))
+        normalise = self._dataset.normalise
         return replace(
-            batch,
-            labeled_images=moved(batch.labeled_images),
-            labels=batch.labels.to(device, non_blocking=True),
-            pool_weak=None if batch.pool_weak is None else moved(batch.pool_weak),
-            pool_strong=None if batch.pool_strong is None else moved(batch.pool_strong),
-            answers=tuple(targets.to(device) for targets in batch.answers),
+            there,
+            labeled_images=normalise(there.labeled_images),
+            pool_weak=None if there.pool_weak is None else normalise(there.pool_weak),
+            pool_strong=None if there.pool_strong is None else normalise(there.pool_strong),
         )
 
     def _share(self, stream: Stream, count: int, step: int, part: int) -> tuple[Indices, Indices]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.allocation import keep_freed_memory
+from potstill.convolutions import repeatable_convolutions
 from potstill.errors import UsageError
 from potstill.types import Progress, no_progress
 
@@ -153,7 +154,7 @@ def measure_choices(
     started = time.monotonic()
     if device.type == "cpu":
         keep_freed_memory()  # as training does
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), repeatable_convolutions(device):
         torch.manual_seed(0)
         probe = _Probe(make_model, image_size, device, choices)
         rows = _probing_rows(probe, choices[0], batch_size)

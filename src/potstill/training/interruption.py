@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from potstill.errors import Interrupted
+
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
@@ -15,7 +17,11 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Within the block, SIGINT, SIGTERM and SIGUSR1 only set a flag; the yielded function reads it.
 
-    A second signal acts as it would without us. In a thread other than the main one nothing is installed.
+    A request that came too late for the block to follow it is followed at its end. A second signal acts as it would
+    without us. In a thread other than the main one nothing is installed.
+
+    Raises:
+        Interrupted: the block has ended by itself, but a signal had come.
     """
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -34,3 +40,5 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if requested.is_set():
+        raise Interrupted("Stopped. What was finished is kept; go on with --resume.")

@@ -43,12 +43,13 @@ class Batches(Protocol):
 
 @contextmanager
 def prepared_batches(
-    batches: Batches, keys: Iterable[tuple[int, int]], *, loading: Loading
+    batches: Batches, keys: Iterable[tuple[int, int]], *, loading: Loading, pinned: bool = False
 ) -> Iterator[Iterator[Batch]]:
     """Within the block, iterate over the batches of the keys (step, part), in their order.
 
     At most `max(1, workers) + 1` batches wait in memory; a thread of this process attaches the answers as soon as the
-    images are there. Leaving the block, also early or by an exception, ends all threads and processes.
+    images are there, and copies `pinned` batches to memory from which a GPU reads by itself. Leaving the block, also
+    early or by an exception, ends all threads and processes.
 
     An error in a worker is raised where its batch would have come. Raises UsageError for an unknown start method, or
     when a worker process dies.
@@ -58,10 +59,14 @@ def prepared_batches(
     waiting: deque[Future[Batch]] = deque()
     remaining = iter(keys)
 
+    def finished(images: Future[Batch]) -> Batch:
+        batch = batches.with_answers(images.result())
+        return batch.map(torch.Tensor.pin_memory) if pinned else batch
+
     def submit(count: int) -> None:
         for step, part in islice(remaining, count):
             images = pool.submit(batch_of, step, part)
-            waiting.append(finisher.submit(lambda images: batches.with_answers(images.result()), images))
+            waiting.append(finisher.submit(finished, images))
 
     def in_order() -> Iterator[Batch]:
         submit(max(1, loading.workers) + 1)

@@ -11,15 +11,16 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from potstill.convolutions import repeatable_convolutions
 from potstill.errors import DivergedError, Interrupted
 from potstill.training.batches import TrainingBatches
 from potstill.training.checkpoint import load_checkpoint, save_checkpoint
 from potstill.training.loader import prepared_batches
 from potstill.training.optimization import CheckpointPolicy, Loading, Optimization
-from potstill.training.processes import agree, require_same_step
+from potstill.training.processes import accelerator_for, agree, require_same_step
 from potstill.training.schedule import TimeLimit, learning_rate
 from potstill.training.state import TrainingState
-from potstill.training.student import Student, StudentOutputs, freeze_batch_norm
+from potstill.training.student import Student, StudentOutputs
 from potstill.types import Batch, Progress, no_progress
 
 
@@ -62,8 +63,9 @@ def train_student(
 ) -> Trained:
     """Train `student` on `batches` by `objective`.
 
-    The same arguments on the same machine and number of threads give the same bits, whether or not the run was
-    interrupted on the way and whoever prepared the batches. The caller's random state is left as it was.
+    The same arguments on the same CPU and number of threads give the same bits, whether or not the run was interrupted
+    on the way and whoever prepared the batches. On a GPU cuDNN is held to algorithms that repeat their results; other
+    kernels, such as the backward pass of interpolation, may not. The caller's random state is left as it was.
 
     Args:
         student: changed in place; its source heads are left out of the result.
@@ -81,15 +83,19 @@ def train_student(
         Interrupted: `should_stop` said so.
         CheckpointError: the checkpoint is damaged or belongs to another run.
     """
-    with torch.random.fork_rng():
+    device = accelerator_for(settings.device).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), repeatable_convolutions(device):
         state = TrainingState(student, settings)
         _check_parts(state, batches, settings)
         if checkpoints is not None:
             state.restore(load_checkpoint(checkpoints.path, fingerprint=checkpoints.fingerprint))
         require_same_step(state.accelerator, state.step)
-        keys = _keys(state, settings)
-        with prepared_batches(batches, keys, loading=loading or Loading()) as prepared:
-            _run_steps(state, batches, prepared, objective, settings, checkpoints, progress, should_stop, task)
+        keys, pinned = _keys(state, settings), device.type == "cuda"
+        try:
+            with prepared_batches(batches, keys, loading=loading or Loading(), pinned=pinned) as prepared:
+                _run_steps(state, batches, prepared, objective, settings, checkpoints, progress, should_stop, task)
+        finally:
+            state.accelerator.free_memory()  # it would keep every student that it ever prepared
         plan = batches.plan
         return Trained(
             model=state.averaged_model(),
@@ -132,19 +138,21 @@ def _run_steps(
     task: str,
 ) -> None:
     started, saved = time.monotonic() - state.seconds, time.monotonic()
-    limit, log_every = TimeLimit(settings.seconds), max(1, state.steps // 100)
+    limit = TimeLimit(settings.seconds, done=state.step, elapsed=state.seconds)
+    log_every = max(1, state.steps // 100)
     while state.step < state.steps:
         terms = _train_step(state, batches, prepared, objective, settings)
         state.step += 1
+        # Waits for the device in every step; asking less often would let processes stop at different steps or late.
         stop, state.seconds = agree(state.accelerator, float(should_stop()), time.monotonic() - started)
         state.steps = limit.affordable_steps(state.step, state.steps, elapsed=state.seconds)
         if state.step % log_every == 0 or state.step == state.steps:
             state.history.append(_history_row(state, terms))
         progress(task, state.step, state.steps)
-        stop = stop and state.step < state.steps
         due = checkpoints is not None and time.monotonic() - saved > checkpoints.every_seconds
         if checkpoints is not None and (due or stop):
-            if state.accelerator.is_main_process:
+            # What has diverged must not take the place of the last good state; the next row of the history tells.
+            if state.accelerator.is_main_process and state.is_finite():
                 save_checkpoint(checkpoints.path, state.checkpoint(), fingerprint=checkpoints.fingerprint)
             saved = time.monotonic()
         if stop:
@@ -159,8 +167,6 @@ def _train_step(
     settings: Optimization,
 ) -> dict[str, Tensor]:
     """One step on this process's parts of a batch; the means of the objective's terms over them."""
-    if settings.bn == "frozen":
-        freeze_batch_norm(state.student)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, state.steps, peak=settings.lr)
     parts = _own_parts(state, settings)

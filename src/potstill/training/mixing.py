@@ -9,7 +9,7 @@ from torch import Tensor
 
 from potstill.training.loop import Forward, Objective
 from potstill.training.student import StudentOutputs
-from potstill.types import Batch, SoftTargets, TopKTargets
+from potstill.types import Batch
 
 
 def mixed(objective: Objective, *, alpha: float) -> Objective:
@@ -35,17 +35,20 @@ def mixed(objective: Objective, *, alpha: float) -> Objective:
         if batch.pool_strong is not None:
             raise ValueError("expected a batch without strong views: an objective of two views cannot be mixed")
         share = float(torch.distributions.Beta(alpha, alpha).sample())
-        labeled = torch.randperm(len(batch.labels)).to(batch.labels.device)
-        pool = None if batch.pool_weak is None else torch.randperm(len(batch.pool_weak)).to(batch.pool_weak.device)
+        device = batch.labels.device
+        others = torch.randperm(len(batch.labels)).to(device)
+        pool_others = torch.randperm(0 if batch.pool_weak is None else len(batch.pool_weak)).to(device)
         blended = replace(
             batch,
-            labeled_images=torch.lerp(batch.labeled_images[labeled], batch.labeled_images, share),
-            pool_weak=None if batch.pool_weak is None else torch.lerp(batch.pool_weak[pool], batch.pool_weak, share),
+            labeled_images=torch.lerp(batch.labeled_images[others], batch.labeled_images, share),
+            pool_weak=None
+            if batch.pool_weak is None
+            else torch.lerp(batch.pool_weak[pool_others], batch.pool_weak, share),
         )
         partners = replace(
             blended,
-            labels=batch.labels[labeled],
-            answers=tuple(_taken(targets, pool) for targets in batch.answers) if pool is not None else (),
+            labels=batch.labels[others],
+            answers=tuple(targets.map(lambda values: values[pool_others]) for targets in batch.answers),
         )
         once = _Once(student)
         own, other = objective(once, blended), objective(once, partners)
@@ -65,10 +68,3 @@ class _Once:
         if self._outputs is None:
             self._outputs = self._student(images, labeled)
         return self._outputs
-
-
-def _taken(targets: SoftTargets, rows: Tensor) -> SoftTargets:
-    confidence = None if targets.confidence is None else targets.confidence[rows]
-    if isinstance(targets, TopKTargets):
-        return replace(targets, indices=targets.indices[rows], probs=targets.probs[rows], confidence=confidence)
-    return replace(targets, probs=targets.probs[rows], confidence=confidence)

@@ -30,14 +30,17 @@ class TimeLimit:
 
     Args:
         seconds: of all sittings together; None is no limit.
+        done: steps that earlier sittings have finished.
+        elapsed: seconds that they took.
 
     >>> slow = TimeLimit(100.0)
     >>> [slow.affordable_steps(done, 100, elapsed=20.0 + 2.0 * done) for done in range(1, 12)]
     [100, 100, 100, 100, 100, 100, 100, 100, 100, 40, 40]
     """
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, *, done: int = 0, elapsed: float = 0.0) -> None:
         self._seconds = seconds
+        self._earlier = done, elapsed
         self._told, self._elapsed = 0, 0.0
         self._settled: tuple[int, float] | None = None
 
@@ -55,7 +58,12 @@ class TimeLimit:
             return done
         if self._told == SETTLED:
             self._settled = done, elapsed
-        if self._settled is None or elapsed - self._settled[1] < SAMPLE * self._seconds:
-            return steps
-        pace = (elapsed - self._settled[1]) / (done - self._settled[0])
-        return min(steps, done + math.floor((self._seconds - elapsed) / pace))
+        pace = self._pace(done, elapsed, SAMPLE * self._seconds)
+        return steps if pace is None else min(steps, done + math.floor((self._seconds - elapsed) / pace))
+
+    def _pace(self, done: int, elapsed: float, sample: float) -> float | None:
+        """Seconds a step in this sitting, or else in the earlier ones, whichever has measured enough."""
+        if self._settled is not None and elapsed - self._settled[1] >= sample:
+            return (elapsed - self._settled[1]) / (done - self._settled[0])
+        steps, seconds = self._earlier
+        return seconds / steps if steps and seconds >= sample else None

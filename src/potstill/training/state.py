@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
-from timm.optim._param_groups import param_groups_weight_decay
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -17,7 +17,7 @@ from potstill.training.checkpoint import Checkpoint, optimizer_tensors, restore_
 from potstill.training.compute import compile_model
 from potstill.training.optimization import Optimization
 from potstill.training.processes import accelerator_for
-from potstill.training.student import Student, StudentOutputs
+from potstill.training.student import Student, StudentOutputs, freeze_batch_norm
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -33,6 +33,8 @@ class TrainingState:
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
         self.student = student.to(device=self.accelerator.device).train()
+        if settings.bn == "frozen":
+            freeze_batch_norm(self.student)
         self.student.model.to(memory_format=settings.compute.memory_format)
         if settings.bn == "batch" and self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             self.student.model = convert_sync_batchnorm(self.student.model)  # type: ignore[no-untyped-call]
@@ -45,7 +47,8 @@ class TrainingState:
             fused=True,
         )
         # Source heads are thrown away in the end, so only the model is averaged.
-        self.average = AveragedModel(self.student.model, multi_avg_fn=_warming_average(settings.ema))
+        self.average = AveragedModel(self.student.model, multi_avg_fn=self._warming_average)
+        self._ema = settings.ema
         # The process wrapper is for the forward pass only: weights are read and saved through the bare student.
         wrapped = self.accelerator.prepare_model(self.student)
         self._module: Callable[..., StudentOutputs] = compile_model(wrapped, settings.compute)
@@ -74,6 +77,10 @@ class TrainingState:
         model: nn.Module = copy.deepcopy(self.average.module).cpu().eval()
         return model
 
+    def is_finite(self) -> bool:
+        """Whether no weight is infinite or not a number."""
+        return bool(torch.stack([weight.isfinite().all() for weight in self.student.parameters()]).all())
+
     def checkpoint(self) -> Checkpoint:
         """A snapshot; its tensors are those of the state, not copies."""
         parts = {
@@ -94,13 +101,11 @@ class TrainingState:
         self.step, self.steps = checkpoint.step, checkpoint.steps
         self.seconds, self.history = checkpoint.seconds, list(checkpoint.history)
 
-
-def _warming_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """Exponential average whose decay grows from 0 to `decay`, so that short runs do not keep the initial weights."""
-
     @torch.no_grad()
-    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        steps = int(count)
-        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + steps) / (10 + steps)))
+    def _warming_average(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        """Exponential average whose decay grows from 0, so that short runs do not keep the initial weights.
 
-    return update
+        `count`, the number of earlier updates, is `step`; reading it would make a GPU finish its work first.
+        """
+        decay = min(self._ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - decay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,10 @@ class DenseTargets:
     def num_classes(self) -> int:
         return self.probs.shape[1]
 
-    def to(self, device: torch.device) -> DenseTargets:
-        """The same on a device."""
-        return replace(self, probs=self.probs.to(device, non_blocking=True), confidence=_moved(self.confidence, device))
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> DenseTargets:
+        """The same with every tensor replaced by what the function makes of it."""
+        confidence = None if self.confidence is None else function(self.confidence)
+        return replace(self, probs=function(self.probs), confidence=confidence)
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,10 @@ class TopKTargets:
     num_classes: int
     confidence: torch.Tensor | None = None
 
-    def to(self, device: torch.device) -> TopKTargets:
-        """The same on a device."""
-        return replace(
-            self,
-            indices=self.indices.to(device, non_blocking=True),
-            probs=self.probs.to(device, non_blocking=True),
-            confidence=_moved(self.confidence, device),
-        )
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> TopKTargets:
+        """The same with every tensor replaced by what the function makes of it."""
+        confidence = None if self.confidence is None else function(self.confidence)
+        return replace(self, indices=function(self.indices), probs=function(self.probs), confidence=confidence)
 
 
 SoftTargets = DenseTargets | TopKTargets
-
-
-def _moved(values: torch.Tensor | None, device: torch.device) -> torch.Tensor | None:
-    return None if values is None else values.to(device, non_blocking=True)

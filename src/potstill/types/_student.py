@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -37,7 +37,7 @@ class Batch:
     `pool_rows` `(M,)` int64 are positions in the pool, `pool_passes` the pass over the pool that each belongs to;
     `pool_weak` and `pool_strong` are two views of those images
     (either may be None when the method does not need it). `answers` is what each source says about them, in the order
-    of the student's sources. `progress` goes from 0 to 1 over the run.
+    of the student's sources.
     """
 
     labeled_images: torch.Tensor
@@ -45,9 +45,21 @@ class Batch:
     pool_rows: torch.Tensor | None
     pool_weak: torch.Tensor | None
     pool_strong: torch.Tensor | None
-    progress: float
     pool_passes: torch.Tensor | None = None
     answers: tuple[SoftTargets, ...] = ()
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The batch with every tensor replaced by what the function makes of it."""
+        return replace(
+            self,
+            labeled_images=function(self.labeled_images),
+            labels=function(self.labels),
+            pool_rows=None if self.pool_rows is None else function(self.pool_rows),
+            pool_passes=None if self.pool_passes is None else function(self.pool_passes),
+            pool_weak=None if self.pool_weak is None else function(self.pool_weak),
+            pool_strong=None if self.pool_strong is None else function(self.pool_strong),
+            answers=tuple(targets.map(function) for targets in self.answers),
+        )
 
 
 @dataclass(frozen=True)
