@@ -104,14 +104,15 @@ def test_a_process_times_only_what_it_sends_through_the_student_at_once(
 
     def seconds(*_: object, batch_size: int, **__: object) -> float:
         timed.append(batch_size)
-        return 0.1
+        return 0.125
 
     monkeypatch.setattr(preparation, "step_seconds", seconds)
     config = RunConfig(**{**settings, "steps": None, "minutes": 1.0, "batch_size": 96, "accumulation": 3})
+    config = replace(config, precision="float32", memory_format="contiguous")
     target = ps.open_target(digits)
-    assert resolve_config(config, target).steps == 180  # 0.9 minutes of three pieces of 0.1 seconds each
+    assert resolve_config(config, target).steps == 144  # 0.9 minutes of three pieces of 1/8 second each
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert resolve_config(config, target).steps == 180  # four times the work is done at the same time
+    assert resolve_config(config, target).steps == 144  # four times the work is done at the same time
     assert timed == [32, 8]
 
 

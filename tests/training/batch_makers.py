@@ -25,7 +25,7 @@ class ViewBatches:
         rows = (np.arange(6) + 3 * step + part) % len(self.dataset)
         epoch = np.arange(6) // 4 + step
         plain, weak, strong = (self.dataset.views(rows, kind, epoch=epoch) for kind in ("crop", "weak", "strong"))
-        return Batch(plain, torch.tensor([step, part]), torch.from_numpy(rows), weak, strong, step / 4)
+        return Batch(plain, torch.tensor([step, part]), torch.from_numpy(rows), weak, strong, torch.from_numpy(epoch))
 
     def with_answers(self, batch):
         self.answering[tuple(batch.labels.tolist())] = (os.getpid(), threading.current_thread())
@@ -48,7 +48,7 @@ class Numbers:
             raise DataError(f"step {step} cannot be read")
         self.made.append(step)
         values = torch.tensor([step, os.getpid(), torch.get_num_threads()])
-        return Batch(torch.zeros(1), values, None, None, None, 0.0)
+        return Batch(torch.zeros(1), values, None, None, None)
 
     def with_answers(self, batch):
         return batch

@@ -93,6 +93,17 @@ def test_answers_are_attached_by_one_thread_of_this_process(packed, loading):
     assert thread is not threading.current_thread()
 
 
+def test_every_tensor_of_a_pinned_batch_is_pinned(packed, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda values: pinned.append(values) or values)
+    with prepared_batches(ViewBatches(views_of(packed)), KEYS[:1], loading=Loading(1), pinned=True) as prepared:
+        (batch,) = prepared
+    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    tensors += [value for each in batch.answers for value in vars(each).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) >= 5
+    assert {id(each) for each in pinned} == {id(each) for each in tensors}
+
+
 @pytest.mark.parametrize("loading", [Loading(3), Loading(3, "fork")])
 def test_workers_compute_with_one_torch_thread_and_touch_no_setting_of_this_process(loading):
     usual = torch.get_num_threads()

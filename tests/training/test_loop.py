@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import signal
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,9 @@ from torch import nn
 from potstill.baselines.supervised import supervised_objective
 from potstill.errors import CheckpointError, DivergedError, Interrupted
 from potstill.training.batches import BatchPlan, TrainingBatches
+from potstill.training.checkpoint import load_checkpoint
 from potstill.training.compute import ComputeChoice
+from potstill.training.interruption import SIGNALS, stop_on_signal
 from potstill.training.loop import Forward, Trained, train_student
 from potstill.training.optimization import CheckpointPolicy, Optimization
 from potstill.training.schedule import learning_rate
@@ -109,7 +114,7 @@ def test_same_bits_twice_and_the_callers_random_state_is_untouched() -> None:
     assert same_bits(first.model, train(student=other).model)
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 5])
+@pytest.mark.parametrize("stop_after", [1, 3, 6])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, stop_after: int) -> None:
     whole = train()
     policy = CheckpointPolicy(tmp_path / "last.safetensors", fingerprint="a")
@@ -121,6 +126,52 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, stop_after
     drop = ("seconds",)
     rows = [[{k: v for k, v in row.items() if k not in drop} for row in each.history] for each in (whole, resumed)]
     assert rows[0] == rows[1]
+
+
+def test_a_request_that_comes_after_the_last_step_is_followed_too() -> None:
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+
+    def late(error: Exception | None = None) -> None:
+        with stop_on_signal() as should_stop:
+            train(steps=1, should_stop=should_stop)
+            signal.raise_signal(signal.SIGTERM)
+            if error:
+                raise error
+
+    with pytest.raises(Interrupted):
+        late()
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    with pytest.raises(DivergedError):  # an error is told first
+        late(DivergedError())
+    with stop_on_signal() as should_stop:
+        assert not should_stop()
+
+
+def test_weights_that_are_not_finite_take_no_checkpoints_place(tmp_path: Path) -> None:
+    policy = CheckpointPolicy(tmp_path / "last.safetensors", fingerprint="a", every_seconds=0.0)
+
+    def diverging(student: Forward, batch: Batch) -> dict[str, torch.Tensor]:
+        loss = student(batch.labeled_images).logits.square().mean()
+        calls.append(None)
+        return {"loss": loss * (float("nan") if len(calls) > 250 else 1.0)}
+
+    calls: list[None] = []
+    settings = Optimization(steps=400, lr=1e-3)  # the history has every fourth step
+    with pytest.raises(DivergedError):
+        train_student(make_student(), make_batches(400), diverging, settings=settings, checkpoints=policy)
+    saved = load_checkpoint(policy.path, fingerprint="a")
+    assert saved is not None
+    assert saved.step == 250
+    assert all(tensor.isfinite().all() for tensor in saved.tensors.values())
+
+
+def test_a_trained_student_is_not_kept() -> None:
+    student = make_student()
+    gone = weakref.ref(student)
+    train(steps=1, student=student)
+    del student
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path) -> None:

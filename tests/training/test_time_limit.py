@@ -20,10 +20,18 @@ from potstill.training.batches import BatchPlan, TrainingBatches
 from potstill.training.checkpoint import load_checkpoint
 from potstill.training.loop import Forward, Objective, Trained, train_student
 from potstill.training.optimization import CheckpointPolicy, Optimization
+from potstill.training.schedule import TimeLimit
 from potstill.training.student import Student
 from potstill.types import Batch, ViewKind
 
 LIMIT, PEAK = 10.0, 0.1
+
+
+def test_a_slow_run_in_short_sittings_is_shortened_by_the_pace_of_the_earlier_ones() -> None:
+    sitting = TimeLimit(100.0, done=20, elapsed=40.0)
+    assert sitting.affordable_steps(21, 100, elapsed=42.0) == 50
+    first_one_was_too_short_to_tell = TimeLimit(100.0, done=2, elapsed=9.0)
+    assert first_one_was_too_short_to_tell.affordable_steps(3, 100, elapsed=11.0) == 100
 
 
 class Classifier(nn.Module):
