@@ -87,11 +87,15 @@ def weigh(
 def drop_weak(weights: SourceWeights, *, minimum: float) -> SourceWeights:
     """Give weight 0 to sources with less than `minimum` times the largest weight, and their share to the others.
 
-    A source costs a head and a loss in every training step, whatever its weight.
+    A source costs a head and a loss in every training step, whatever its weight. The limit is relative to the
+    largest weight, not to their sum, so that equal sources are all kept however many there are.
 
     Args:
         weights: of all sources.
-        minimum: in [0, 1]; 0 changes nothing.
+        minimum: share of the largest weight, in [0, 1]; a source with exactly so much is kept, 0 changes nothing.
+
+    Returns:
+        `SourceWeights` over the same sources, with sum 1; the largest weight is never dropped.
 
     Raises:
         WeightingError: `minimum` is out of range.
@@ -100,7 +104,7 @@ def drop_weak(weights: SourceWeights, *, minimum: float) -> SourceWeights:
     0.0
     """
     if not 0 <= minimum <= 1:
-        raise WeightingError(f"min_weight must be a share between 0 and 1, got {minimum}.")
+        raise WeightingError(f"min_weight must be a share of the largest weight between 0 and 1, got {minimum}.")
     least = minimum * max(weights.values.values())
     kept = {name: weight if weight >= least else 0.0 for name, weight in weights.values.items()}
     total = math.fsum(kept.values())

@@ -21,7 +21,7 @@ def test_only_confident_weak_views_teach_and_without_gradient() -> None:
         return StudentOutputs(images, logits, {})
 
     image = torch.zeros(2, 3, 1, 1)
-    batch = Batch(image[:1], torch.tensor([1]), torch.tensor([0, 1]), image, image, 0.5)
+    batch = Batch(image[:1], torch.tensor([1]), torch.tensor([0, 1]), image, image)
     terms = fixmatch_objective(threshold=0.95, unlabeled_weight=2.0)(student, batch)
     supervised = F.cross_entropy(logits[:1], torch.tensor([1]))
     # Equation 4 divides by all unlabeled images, not by the confident ones.
@@ -36,6 +36,6 @@ def test_only_confident_weak_views_teach_and_without_gradient() -> None:
 
 def test_a_batch_without_strong_views_is_refused() -> None:
     image = torch.zeros(1, 3, 1, 1)
-    batch = Batch(image, torch.tensor([0]), torch.tensor([0]), image, None, 0.0)
+    batch = Batch(image, torch.tensor([0]), torch.tensor([0]), image, None)
     with pytest.raises(ValueError, match="weak and strong views"):
         fixmatch_objective()(lambda images: StudentOutputs(images, images, {}), batch)

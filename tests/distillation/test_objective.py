@@ -64,6 +64,6 @@ def test_a_batch_without_pool_or_answers_is_refused() -> None:
     objective = source_space_objective([1.0], label_weight=0.5, temperatures=[1.0])
     images = torch.zeros(1, 3, 1, 1)
     for pool in (None, images):
-        batch = Batch(images, torch.zeros(1, dtype=torch.long), None, pool, None, 0.0)
+        batch = Batch(images, torch.zeros(1, dtype=torch.long), None, pool, None)
         with pytest.raises(ValueError, match="needs a batch with pool images and 1 answers"):
             objective(lambda images, labeled=None, /: StudentOutputs(images, images, images), batch)

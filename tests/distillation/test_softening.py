@@ -200,6 +200,16 @@ def test_confidence_has_mean_one_and_prefers_certain_answers(logits: np.ndarray,
     assert weights.mean(dtype=np.float64) == pytest.approx(1, abs=1e-6)
 
 
+def test_confidence_is_read_from_standardised_answers_where_these_are_learnt(logits: np.ndarray) -> None:
+    rows = np.arange(40)
+    weights = confidence_weights(dense(logits), rows, kind="maximum", temperature=0.3, standardise=True)
+    scores = (logits - logits.mean(axis=1, keepdims=True)) / logits.std(axis=1, keepdims=True)
+    wanted = softmax(scores / 0.3).max(axis=1)
+    np.testing.assert_allclose(weights, wanted / wanted.mean(), rtol=2e-5)
+    with pytest.raises(UsageError, match="only the 3 likeliest"):
+        confidence_weights(top_k(logits, 3), rows, kind="maximum", standardise=True)
+
+
 def test_confidence_of_long_pools_is_normalised_as_one() -> None:
     logits = np.random.default_rng(6).normal(size=(9000, 3)).astype(np.float16)
     weights = confidence_weights(dense(logits), np.arange(9000), kind="entropy")

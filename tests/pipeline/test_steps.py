@@ -14,7 +14,7 @@ from potstill.config import RunConfig, config_record
 from potstill.errors import UsageError
 from potstill.pipeline import preparation
 from potstill.pipeline.preparation import resolve_config
-from potstill.types import Target
+from potstill.types import SourceWeights, Target
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -82,6 +82,14 @@ def test_a_student_can_be_kept_out_of_the_disk(digits: Path, models: Path, setti
     assert run.evaluation.probs.shape == (len(target.split.test), 4)
     assert not run.directory.exists()
     assert run.student.classes == target.classes
+
+
+def test_given_weights_that_are_weak_are_dropped_too(digits: Path, models: Path, settings: dict[str, Any]) -> None:
+    target = ps.open_target(digits, labels_per_class=3)
+    outputs = ps.extract(target, ps.load_zoo(models / "zoo.yaml"))
+    weights = SourceWeights("mine", {"source": 0.9, "headless": 0.1})
+    run = ps.distill(target, outputs, weights=weights, min_weight=0.2, **settings)
+    assert run.record["weights"] == {"source": 1.0, "headless": 0.0}
 
 
 def test_minutes_become_steps_once(digits: Path, settings: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The cache: what sources say about images, computed once and kept on disk by image content."""
 
+from potstill.cache.derived import keep_derived, kept_derived
 from potstill.cache.extraction import extract_outputs, extract_source
 from potstill.cache.housekeeping import CacheEntry, DamagedFile, cache_summary, repair_cache, verify_cache
 from potstill.cache.images import ImageReader
@@ -15,6 +16,8 @@ __all__ = [
     "default_cache_dir",
     "extract_outputs",
     "extract_source",
+    "keep_derived",
+    "kept_derived",
     "repair_cache",
     "verify_cache",
 ]

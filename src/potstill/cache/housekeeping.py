@@ -69,7 +69,7 @@ def verify_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:
     """Check every file of every entry against its checksum; reads the whole cache."""
     damaged = []
     for folder in _folders(cache_dir):
-        records = sorted(folder.glob("shard-*.json"))
+        records = [path for path in sorted(folder.glob("*.json")) if path.name != MANIFEST]
         for path in [folder / MANIFEST, *records] if records or (folder / MANIFEST).exists() else []:
             try:
                 if path.name == MANIFEST:

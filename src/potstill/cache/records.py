@@ -64,8 +64,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def repair_hint(path: Path) -> str:
     """What to do about a damaged file of a cache entry."""
+    names = f"{path.parent / path.stem}.*"
+    if path.name.startswith("derived-"):
+        return f"Delete {names} (or run `potstill cache repair`): it will be computed again."
     if path.name.startswith("shard-"):
-        names = f"{path.parent / path.stem}.*"
         return f"Delete {names} (or run `potstill cache repair`): only its rows will be computed again."
     return f"Delete the folder {path.parent} (or run `potstill cache repair`): its rows will be computed again."
 

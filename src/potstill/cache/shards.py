@@ -75,9 +75,13 @@ def write_shard(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
     Raises OutputError if the folder cannot be written.
     """
+    write_arrays(path, arrays, rows=len(arrays["digests"]))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, rows: int) -> None:
+    """Write arrays as `open_shard` reads them: a safetensors file, then its record. Raises OutputError."""
     content = to_safetensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     write_durably(path, content)
-    rows = len(arrays["digests"])
     write_record(path.with_suffix(".json"), {"bytes": len(content), "crc32": zlib.crc32(content), "rows": rows})
 
 

@@ -1,8 +1,9 @@
 """One folder a key: a manifest and shards of rows that are addressed by the sha256 of the image file.
 
 `<cache_dir>/outputs/<key>/manifest.json` says what the rows are and which choices were measured at first use;
-`shard-000000.safetensors` holds rows and `shard-000000.json` its checksum. Files are written once and never changed,
-the manifest apart, so that readers need no lock; whoever writes holds the lock of the folder.
+`shard-000000.safetensors` holds rows and `shard-000000.json` its checksum; files `derived-NAME` alike hold what was
+computed from rows. Files are written once and never changed, the manifest apart, so that readers need no lock; whoever
+writes holds the lock of the folder.
 """
 
 from __future__ import annotations

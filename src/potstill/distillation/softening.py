@@ -198,7 +198,12 @@ def entropy_temperature(
 
 
 def confidence_weights(
-    logits: SourceLogits, rows: Indices, *, kind: ConfidenceKind, temperature: float = 1.0
+    logits: SourceLogits,
+    rows: Indices,
+    *,
+    kind: ConfidenceKind,
+    temperature: float = 1.0,
+    standardise: bool = False,
 ) -> npt.NDArray[np.float32] | None:
     """How much each image counts for a source: more where the source is certain. The mean over the pool is 1.
 
@@ -210,7 +215,7 @@ def confidence_weights(
         logits: of one source.
         rows: `(N,)` the pool's rows of `logits`.
         kind: "entropy": 1 - H(p) / log Z; "maximum": max p; "none": every image counts alike.
-        temperature: at which p is read.
+        temperature, standardise: how p is softened, as in `soft_targets`.
 
     Returns:
         `(N,)` float32 >= 0 with mean 1; ones where the source is equally uncertain about everything. None for "none".
@@ -226,7 +231,8 @@ def confidence_weights(
         raise UsageError("The confidence of a source over no images is not defined; pass at least one row.")
     parts: list[Tensor] = []
     for start in range(0, len(rows), CHUNK):
-        targets = soft_targets(logits, rows[start : start + CHUNK], temperature=temperature)
+        chosen = rows[start : start + CHUNK]
+        targets = soft_targets(logits, chosen, temperature=temperature, standardise=standardise)
         shares = entropy_shares(targets)
         parts.append(1 - shares if kind == "entropy" else targets.probs.amax(dim=1))
     confidence = torch.cat(parts).double().numpy()

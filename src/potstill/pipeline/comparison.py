@@ -25,8 +25,8 @@ from potstill.pipeline.preparation import (
 from potstill.pipeline.ranking import rank_material, ranking_record
 from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
-from potstill.pipeline.source_use import source_weights
-from potstill.pipeline.student_runs import train_method
+from potstill.pipeline.source_use import require_usable_sources
+from potstill.pipeline.student_runs import announce_students, train_method
 from potstill.probes import fit_probe, probe_logits
 from potstill.reporting import (
     claim_directory,
@@ -100,12 +100,19 @@ def _compare(
     draws = [_draw_labels(material, config, seed) for seed in range(seeds)]
     for draw in draws:
         for choice in choices:
-            source_weights(choice, draw.ranking, config)
+            require_usable_sources(choice, draw.ranking, material, config)
         write_splits(draw.target, output / f"splits-seed{draw.target.split.seed}.csv")
     if uses_sources:
         write_json(output / "ranking.json", ranking_record(draws[0].ranking, material))
     references = [_source_probe(material, draw) for draw in draws if draw.ranking.scores()]
     records: list[dict[str, Any]] = []
+    left = [
+        (name, draw)
+        for draw in draws
+        for name in methods
+        if not finished_on(_run_directory(output, name, draw), draw.target)
+    ]
+    announce_students(len(left), config)
     whole = _WholeProgress(progress, len(methods) * seeds)
     for draw in draws:
         for name in methods:
@@ -127,11 +134,15 @@ def _draw_labels(material: Material, config: RunConfig, seed: int) -> LabelDraw:
     return LabelDraw(target, rank_material(material, target, replace(config, seed=seed), scores_only=seed > 0))
 
 
+def _run_directory(output: Path, name: str, draw: LabelDraw) -> Path:
+    return output / f"{name}-seed{draw.target.split.seed}"
+
+
 def _one_run(
     name: str, draw: LabelDraw, material: Material, config: RunConfig, output: Path, progress: _WholeProgress
 ) -> dict[str, Any]:
     seed = draw.target.split.seed
-    directory = output / f"{name}-seed{seed}"
+    directory = _run_directory(output, name, draw)
     if finished_on(directory, draw.target):
         progress.skip()
         finished: dict[str, Any] = read_json(directory / "results.json")

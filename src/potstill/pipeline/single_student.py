@@ -15,7 +15,7 @@ from potstill.pipeline.preparation import (
 from potstill.pipeline.ranking import rank_material
 from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
-from potstill.pipeline.source_use import source_weights
+from potstill.pipeline.source_use import require_usable_sources
 from potstill.pipeline.student_runs import train_method
 from potstill.reporting import claim_directory, logged_to, read_json, write_json, write_report
 from potstill.types import Progress, no_progress
@@ -50,7 +50,7 @@ def _train(data: Path, output: Path, config: RunConfig, choice: MethodChoice, pr
     if not finished_on(output, target):
         material = gather_material(target, config, progress) if choice.method.scheme else without_sources(target)
         ranking = rank_material(material, target, config, progress=progress)
-        source_weights(choice, ranking, config)
+        require_usable_sources(choice, ranking, material, config)
         run = train_method(choice.name, target, material, ranking, config, directory=output, progress=progress)
         record = {**run.record, "schema": 1, "target": target.name, "classes": list(target.classes)}
         write_json(results, {**record, "findings": list(target.notes)})

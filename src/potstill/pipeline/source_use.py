@@ -9,17 +9,18 @@ import numpy.typing as npt
 
 from potstill.config import RunConfig, overridden
 from potstill.distillation.answers import PoolAnswers, SourceAnswers
-from potstill.distillation.clusters import find_clusters
 from potstill.distillation.softening import (
     Indices,
     confidence_weights,
     entropy_temperature,
     mean_entropy_share,
+    require_softening,
 )
 from potstill.errors import UsageError, unknown_name
 from potstill.pipeline.methods import MethodChoice
-from potstill.pipeline.preparation import Material
-from potstill.types import RankedSource, Ranking, SourceLogits, SourceOutputs, SourceWeights
+from potstill.pipeline.pool_clusters import clusters_of
+from potstill.pipeline.preparation import Material, cache_dir_of
+from potstill.types import RankedSource, Ranking, SourceLogits, SourceWeights
 from potstill.weighting import drop_weak, weigh
 
 
@@ -50,6 +51,25 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
     return drop_weak(weights, minimum=config.min_weight)
 
 
+def require_usable_sources(choice: MethodChoice, ranking: Ranking, material: Material, config: RunConfig) -> None:
+    """Notice before anything is trained that a method cannot use its sources as the configuration asks.
+
+    Raises:
+        UsageError: a source that the method takes cannot be softened so.
+        UnknownNameError, WeightingError: as in `source_weights`.
+    """
+    weights = source_weights(choice, ranking, config)
+    config = overridden(config, choice.name, choice.base)
+    for name in weights.used if weights else ():
+        outputs = material.outputs[name]
+        if outputs.logits is None:  # clusters can be softened in any way
+            continue
+        try:
+            require_softening(outputs.logits, temperature=config.temperature, standardise=config.standardise_logits)
+        except UsageError as error:
+            raise UsageError(f"{choice.name} cannot use source {name}. {error}") from None
+
+
 def _why_unscored(row: RankedSource, metric: str) -> str | None:
     score = row.scores.get(metric)
     return row.error or (score.error if score else None)
@@ -64,7 +84,7 @@ def source_answers(
     """
     if weights is None:
         return None
-    views = {name: _views_of(material.outputs[name], pool) for name, weight in weights.values.items() if weight > 0}
+    views = {name: _views_of(material, name, pool, config) for name in weights.used}
     temperatures = dict.fromkeys(views, config.temperature)
     if config.source_temperature == "entropy":
         temperatures = _equally_certain(views, config)
@@ -81,21 +101,18 @@ def source_answers(
     )
 
 
-def _views_of(outputs: SourceOutputs, pool: tuple[str, ...]) -> list[tuple[SourceLogits, Indices]]:
+def _views_of(
+    material: Material, source: str, pool: tuple[str, ...], config: RunConfig
+) -> list[tuple[SourceLogits, Indices]]:
     """Logits and the pool's rows in them, one pair for every view that was stored, else one for the plain view."""
+    outputs = material.outputs[source]
     rows = outputs.rows(pool)
     if outputs.logits is not None:
         return [(logits, rows) for logits in (outputs.views or (outputs.logits,))]
-    if outputs.features is None:
-        raise UsageError(
-            f"Source {outputs.source} has neither logits nor features, so it cannot be distilled. Leave it out."
-        )
-    plain = outputs.features[rows]
-    clusters = find_clusters(plain)
+    clusters = clusters_of(material, source, pool, cache_dir_of(config))
     every = np.arange(len(pool))
-    if not outputs.view_features:
-        return [(clusters.logits(plain), every)]
-    return [(clusters.logits(features[rows]), every) for features in outputs.view_features]
+    features = outputs.view_features or ((outputs.features,) if outputs.features is not None else ())
+    return [(clusters.logits(each, rows), every) for each in features]
 
 
 def _equally_certain(views: Mapping[str, list[tuple[SourceLogits, Indices]]], config: RunConfig) -> dict[str, float]:
@@ -115,5 +132,10 @@ def _equally_certain(views: Mapping[str, list[tuple[SourceLogits, Indices]]], co
 def _confidences(
     views: list[tuple[SourceLogits, Indices]], config: RunConfig, temperature: float
 ) -> list[npt.NDArray[np.float32]]:
-    found = [confidence_weights(*view, kind=config.confidence, temperature=temperature) for view in views]
+    found = [
+        confidence_weights(
+            *view, kind=config.confidence, temperature=temperature, standardise=config.standardise_logits
+        )
+        for view in views
+    ]
     return [each for each in found if each is not None]

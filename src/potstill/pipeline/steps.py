@@ -97,7 +97,7 @@ def distill(
     Args:
         target: the labels and images.
         outputs: of every source in `weights`.
-        weights: how much each source counts.
+        weights: how much each source counts; those with less than `min_weight` of the largest are left out.
         student: `timm/NAME`.
         output: run directory; None keeps the student in memory of a temporary folder only.
         overwrite: start again where a run is.

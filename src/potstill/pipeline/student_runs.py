@@ -13,13 +13,16 @@ from potstill.data import split_digest, target_fingerprint
 from potstill.deployment.student_directory import SavedStudent, load_student, save_student
 from potstill.evaluation import model_cost
 from potstill.pipeline.methods import parse_method
-from potstill.pipeline.preparation import Material, student_preprocessing
+from potstill.pipeline.pool_clusters import settle_clusters
+from potstill.pipeline.preparation import Material, cache_dir_of, student_preprocessing
 from potstill.pipeline.run_files import write_outcome, write_plan
 from potstill.pipeline.source_use import source_weights
 from potstill.pipeline.student_evaluation import evaluate_student
 from potstill.pipeline.student_training import fit_probe_student
 from potstill.pipeline.together import train_together
+from potstill.training.processes import process_count
 from potstill.types import Evaluation, Progress, Ranking, SourceWeights, Target, no_progress
+from potstill.weighting import drop_weak
 
 log = logging.getLogger(__name__)
 
@@ -57,20 +60,26 @@ def train_method(
         ranking: of the sources on this label draw.
         config: resolved (image size, device and steps are set).
         directory: the run directory; a checkpoint in it is continued.
-        weights: source weights instead of those that the method makes from the ranking.
+        weights: source weights instead of those that the method makes from the ranking; weak ones are dropped alike.
         progress: told after each step.
     """
     choice = parse_method(method)
     if choice.method.reads_hidden_labels:
         target = _with_all_labels(target)
-    weights = weights or source_weights(choice, ranking, config)
     config = overridden(config, choice.name, choice.base)
+    if weights is None:
+        weights = source_weights(choice, ranking, config)
+    else:
+        weights = drop_weak(weights, minimum=config.min_weight)
     preprocessing = student_preprocessing(config)
     write_plan(directory, target, material, ranking, weights, config)
     started = time.monotonic()
     if choice.method.rows is None:
         trained = fit_probe_student(target, config, preprocessing, progress)
     else:
+        if weights is not None and process_count() > 1:
+            # Before the others are told to train: they read what is kept.
+            settle_clusters(material, weights.used, tuple(sorted(target.split.pool)), cache_dir_of(config))
         trained = train_together(
             choice, target, material, weights, config, preprocessing, directory=directory, progress=progress
         )
@@ -102,6 +111,18 @@ def train_method(
     accuracy = "no test part" if record["accuracy"] is None else f"accuracy {100 * record['accuracy']:.1f} %"
     log.info("%s, seed %d: %s after %.1f s", method, target.split.seed, accuracy, seconds)
     return StudentRun(record, evaluation, student, directory)
+
+
+def announce_students(count: int, config: RunConfig) -> None:
+    """Say how many students a command is to train and, as a limit of minutes holds for each, what that makes."""
+    if count == 0:
+        return
+    message = "1 student is to be trained" if count == 1 else f"{count} students are to be trained"
+    if config.minutes is not None:
+        message += f", within {config.minutes:g} minutes"
+        if count > 1:
+            message += f" each: up to about {count * config.minutes:g} minutes in all"
+    log.info("%s", message)
 
 
 def _with_all_labels(target: Target) -> Target:

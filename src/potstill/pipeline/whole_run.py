@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from potstill.pipeline.ranking import rank_material, ranking_record, with_compan
 from potstill.pipeline.relatedness import Relatedness, judge_relatedness
 from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
-from potstill.pipeline.source_use import source_weights
-from potstill.pipeline.student_runs import train_method
+from potstill.pipeline.source_use import require_usable_sources
+from potstill.pipeline.student_runs import announce_students, train_method
 from potstill.reporting import claim_directory, logged_to, read_json, write_json, write_report
-from potstill.types import Progress, Target, no_progress
+from potstill.types import Progress, Ranking, Target, no_progress
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +79,17 @@ def _run(
     ranking = rank_material(material, target, with_companions(config), progress=progress)
     verdict = judge_relatedness(material, target, ranking, config)
     chosen = _choose(method, verdict, target)
-    source_weights(parse_method(chosen), ranking, config)
     write_json(output / "ranking.json", ranking_record(ranking, material))
     final = _all_labels_for_training(target) if small else target
-    folds = _cross_validate(chosen, material, final, config, output, progress) if small else None
+    folds = _draw_folds(material, final, config, output) if small else []
     if small:
         ranking = rank_material(material, final, config)
     done = finished_on(output, final)
+    waiting = [fold.ranking for fold in folds if fold.ranking is not None] + ([] if done else [ranking])
+    for each in waiting:
+        require_usable_sources(parse_method(chosen), each, material, config)
+    announce_students(len(waiting), config)
+    validation = _cross_validate(chosen, material, folds, progress) if small else None
     record = (
         read_json(output / "results.json")
         if done
@@ -93,8 +97,8 @@ def _run(
     )
     findings = [*target.notes, verdict.sentence, _choice_sentence(method, chosen), reason]
     record = {**record, "schema": 1, "target": target.name, "classes": list(target.classes), "findings": findings}
-    if folds:
-        record = {**record, "cross_validation": folds}
+    if validation:
+        record = {**record, "cross_validation": validation}
     write_json(output / "results.json", record)
     write_report(output)
     return record
@@ -142,34 +146,61 @@ def _choice_sentence(asked: str, chosen: str) -> str:
     return f"Method: {chosen}; {reasons[chosen]}."
 
 
-def _cross_validate(
-    method: str, material: Material, target: Target, config: RunConfig, output: Path, progress: Progress
-) -> dict[str, Any]:
-    """Accuracy over all labeled images, each predicted by students that never saw its label."""
-    accuracies, tested = [], 0
+@dataclass(frozen=True)
+class _Fold:
+    """One student of the cross-validation: the target whose test part it never sees, and what it is made of.
+
+    `ranking` is None for a student that was finished earlier.
+    """
+
+    target: Target
+    config: RunConfig
+    directory: Path
+    ranking: Ranking | None
+
+
+def _draw_folds(material: Material, target: Target, config: RunConfig, output: Path) -> list[_Fold]:
+    """The folds of every repeat; the seed of a fold is the number of its repeat."""
+    folds = []
     for repeat in range(REPEATS):
-        right, tested = 0.0, 0
-        for number, fold in enumerate(cross_validation_folds(target, FOLDS, seed=repeat)):
-            if not fold.split.test:
-                continue
-            directory = output / "folds" / f"repeat{repeat}-fold{number}"
-            if not finished_on(directory, fold):
-                directory.mkdir(parents=True, exist_ok=True)
-                fold_config = replace(config, seed=repeat)
-                ranking = rank_material(material, fold, fold_config, scores_only=True)
-                train_method(method, fold, material, ranking, fold_config, directory=directory, progress=progress)
-            result = read_json(directory / "results.json")
-            right += result["accuracy"] * len(fold.split.test)
-            tested += len(fold.split.test)
-        if tested == 0:
+        own = replace(config, seed=repeat)
+        parts = cross_validation_folds(target, FOLDS, seed=repeat)
+        if not any(part.split.test for part in parts):
             raise DataError("No image can be tested without emptying its class: label two images or groups a class.")
-        accuracies.append(right / tested)
+        for number, part in enumerate(parts):
+            if part.split.test:
+                directory = output / "folds" / f"repeat{repeat}-fold{number}"
+                done = finished_on(directory, part)
+                ranking = None if done else rank_material(material, part, own, scores_only=True)
+                folds.append(_Fold(part, own, directory, ranking))
+    return folds
+
+
+def _cross_validate(method: str, material: Material, folds: list[_Fold], progress: Progress) -> dict[str, Any]:
+    """Accuracy over all labeled images, each predicted by students that never saw its label."""
+    right, tested = [0.0] * REPEATS, [0] * REPEATS
+    for fold in folds:
+        if fold.ranking is not None:
+            fold.directory.mkdir(parents=True, exist_ok=True)
+            train_method(
+                method,
+                fold.target,
+                material,
+                fold.ranking,
+                fold.config,
+                directory=fold.directory,
+                progress=progress,
+            )
+        images = len(fold.target.split.test)
+        right[fold.config.seed] += read_json(fold.directory / "results.json")["accuracy"] * images
+        tested[fold.config.seed] += images
+    accuracies = [hits / images for hits, images in zip(right, tested, strict=True)]
     return {
         "folds": FOLDS,
         "repeats": REPEATS,
         "accuracy": float(np.mean(accuracies)),
         "accuracy_by_repeat": accuracies,
-        "images": tested,
+        "images": tested[-1],
     }
 
 

@@ -1,0 +1,188 @@
+"""What methods take from sources: clusters that all processes share, answers softened alike, nothing noticed late."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import potstill as ps
+from potstill.config import RunConfig, build_config
+from potstill.distillation.clusters import cluster_sample, find_clusters
+from potstill.distillation.softening import entropy_shares
+from potstill.errors import CacheError, OutputError, UsageError
+from potstill.pipeline import comparison, pool_clusters, whole_run
+from potstill.pipeline.pool_clusters import clusters_of, settle_clusters
+from potstill.pipeline.preparation import Material, gather_material, open_configured
+from potstill.pipeline.source_use import source_answers
+from potstill.types import SourceWeights
+
+
+@pytest.fixture
+def config(models: Path, tmp_path: Path) -> RunConfig:
+    return build_config(
+        {
+            "zoo": str(models / "zoo.yaml"),
+            "cache_dir": tmp_path / "cache",
+            "student": "timm/test_efficientnet",
+            "student_weights": models / "student.safetensors",
+            "image_size": 32,
+            "steps": 2,
+            "batch_size": 24,
+            "offline": True,
+        }
+    )
+
+
+@pytest.fixture
+def material(digits: Path, config: RunConfig) -> Material:
+    return gather_material(open_configured(digits, config), config)
+
+
+def pool_of(material: Material) -> tuple[str, ...]:
+    return tuple(sorted(material.target.split.pool))
+
+
+def kept_files(cache_dir: Path) -> list[Path]:
+    return sorted(cache_dir.rglob("derived-clusters-*.safetensors"))
+
+
+def test_clusters_are_found_once_for_a_pool(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, cache_dir = pool_of(material), tmp_path / "cache"
+    first = clusters_of(material, "headless", pool, cache_dir)
+    outputs = material.outputs["headless"]
+    assert outputs.features is not None
+    expected = find_clusters(outputs.features[outputs.rows(pool)])
+    assert np.array_equal(first.centres, expected.centres)
+    assert np.array_equal(first.mean, expected.mean)
+    other = clusters_of(material, "headless", pool[5:], cache_dir)
+    assert not np.array_equal(first.mean, other.mean)
+    assert len(kept_files(cache_dir)) == 2
+    assert {file.parent.name for file in kept_files(cache_dir)} == {outputs.key}
+
+    monkeypatch.setattr(pool_clusters, "find_clusters", None)  # not needed any more
+    assert np.array_equal(clusters_of(material, "headless", pool, cache_dir).centres, first.centres)
+
+
+def test_large_pools_are_sampled(material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_clusters, "cluster_sample", partial(cluster_sample, most=25))
+    pool = pool_of(material)
+    clusters = clusters_of(material, "headless", pool, tmp_path / "cache")
+    assert len(clusters.centres) == 5
+    # The same images whatever their place; only rounding knows their order.
+    turned = clusters_of(material, "headless", pool[::-1], tmp_path / "cache")
+    np.testing.assert_allclose(turned.mean, clusters.mean, rtol=1e-5, atol=1e-7)
+
+
+def test_further_processes_read_what_process_0_has_kept(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, cache_dir = pool_of(material), tmp_path / "cache"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(CacheError, match="same cache"):
+        clusters_of(material, "headless", pool, cache_dir)
+    monkeypatch.setenv("RANK", "0")
+    settle_clusters(material, material.outputs, pool, cache_dir)
+    (file,) = kept_files(cache_dir)  # the other source has classes
+    written = file.stat().st_mtime_ns
+    monkeypatch.setenv("RANK", "1")
+    clusters_of(material, "headless", pool, cache_dir)
+    assert file.stat().st_mtime_ns == written
+
+
+def test_clusters_that_cannot_be_kept_do_alone(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, cache_dir = pool_of(material), tmp_path / "cache"
+    own = replace(material, outputs={"headless": replace(material.outputs["headless"], key="given")})
+    given = clusters_of(own, "headless", pool, cache_dir)
+
+    def refuse(*_: object) -> None:
+        raise OutputError("full")
+
+    monkeypatch.setattr(pool_clusters, "keep_derived", refuse)
+    assert np.array_equal(clusters_of(material, "headless", pool, cache_dir).centres, given.centres)
+    assert not kept_files(cache_dir)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OutputError, match="full"):
+        clusters_of(material, "headless", pool, cache_dir)
+
+
+def test_confidence_is_that_of_the_answers_that_are_learnt(material: Material, config: RunConfig) -> None:
+    config = replace(config, standardise_logits=True, source_temperature="entropy", confidence="entropy")
+    pool = pool_of(material)
+    answers = source_answers(material, SourceWeights("equal", {"source": 0.5, "headless": 0.5}), pool, config)
+    assert answers is not None
+    rows = torch.arange(len(pool))
+    for targets in answers.gather(rows, torch.zeros_like(rows)):
+        wanted = 1 - entropy_shares(targets)
+        assert targets.confidence is not None
+        assert targets.confidence.std() > 0
+        torch.testing.assert_close(targets.confidence, wanted / wanted.mean(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def wide_zoo(models: Path, tmp_path: Path) -> Path:
+    """A zoo whose second source has so many classes that only the likeliest are kept."""
+    import timm
+
+    wide = timm.create_model("test_resnet", num_classes=2100)
+    save_file(wide.state_dict(), tmp_path / "wide.safetensors")
+    (tmp_path / "zoo.yaml").write_text(
+        f"sources:\n  - {{name: source, model: timm/test_resnet, weights: {models / 'source.safetensors'}, "
+        "num_classes: 7, image_size: 32}\n"
+        "  - {name: wide, model: timm/test_resnet, weights: wide.safetensors, num_classes: 2100, image_size: 32}\n"
+    )
+    return tmp_path / "zoo.yaml"
+
+
+@pytest.mark.parametrize("asked", [{"temperature": 3.0}, {"standardise_logits": True}])
+def test_what_a_source_cannot_do_is_noticed_before_anything_is_trained(
+    digits: Path, config: RunConfig, wide_zoo: Path, tmp_path: Path, asked: dict[str, float]
+) -> None:
+    config = replace(config, zoo=str(wide_zoo), **asked)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="equal cannot use source wide"):
+        ps.compare(digits, tmp_path / "comparison", config=config, methods=["transfer", "equal"], seeds=1)
+    assert not (tmp_path / "comparison" / "transfer-seed0").exists()
+    config = replace(config, scheme="top-k", top_k=2)
+    with pytest.raises(UsageError, match="weighted cannot use source wide"):
+        ps.run(digits, tmp_path / "run", config=config, method="weighted")
+    assert not (tmp_path / "run" / "folds").exists()
+
+
+class Stopped(Exception):
+    """The first training would begin here."""
+
+
+def test_it_is_said_how_many_students_share_the_minutes_before_the_first_is_trained(
+    digits: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(comparison, "train_method", stop)
+    monkeypatch.setattr(whole_run, "train_method", stop)
+    with caplog.at_level(logging.INFO), pytest.raises(Stopped):
+        ps.compare(
+            digits,
+            tmp_path / "comparison",
+            config=replace(config, minutes=1.5),
+            methods=["transfer", "weighted"],
+            seeds=2,
+        )
+    assert "4 students are to be trained, within 1.5 minutes each: up to about 6 minutes in all" in caplog.messages
+    with caplog.at_level(logging.INFO), pytest.raises(Stopped):
+        ps.run(digits, tmp_path / "run", config=replace(config, minutes=30.0), method="weighted")
+    assert "7 students are to be trained, within 30 minutes each: up to about 210 minutes in all" in caplog.messages
+    with caplog.at_level(logging.INFO), pytest.raises(Stopped):
+        ps.run(digits, tmp_path / "other", config=config, method="transfer", cross_validate=False)
+    assert "1 student is to be trained" in caplog.messages
