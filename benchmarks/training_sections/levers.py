@@ -71,8 +71,8 @@ def _runs() -> dict[str, Run]:
 def seconds_of_average(run: Run) -> float:
     """Seconds of one update of the averaged weights."""
     state = TrainingState(run.build(), Optimization(steps=1, compute=run.compute))
-    state.average.update_parameters(state.student.model)  # the first one copies
+    state.average.update(state.student.model)  # the first one copies
     started = time.perf_counter()
     for _ in range(AVERAGES):
-        state.average.update_parameters(state.student.model)
+        state.average.update(state.student.model)
     return (time.perf_counter() - started) / AVERAGES

@@ -77,6 +77,6 @@ def test_bytes_of_squares_and_checkpoints_are_those_of_the_files(model: ModuleTy
         **{f"{part}.heads": torch.zeros(heads) for part in ("student", "optimizer")},
     }
     for _ in range(2):
-        save_checkpoint(tmp_path / "last.safetensors", Checkpoint(1, 2, 0.0, [], tensors), fingerprint="a")
+        save_checkpoint(tmp_path / "last.safetensors", Checkpoint(1, 2, 0.0, (0, 0.0), [], tensors), fingerprint="a")
     stored = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert stored == pytest.approx(model.checkpoint_bytes(params, features, classes), rel=0.01)

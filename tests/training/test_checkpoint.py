@@ -30,7 +30,7 @@ def checkpoint(step: int) -> Checkpoint:
         "average.n_averaged": torch.tensor(step),
         "optimizer.0.momentum_buffer": torch.full((2,), 0.1 * step, dtype=torch.bfloat16),
     }
-    return Checkpoint(step, 9, 1.5 * step, [{"step": step, "loss": 0.1 + step}], tensors)
+    return Checkpoint(step, 9, 1.5 * step, (step, 1.25 * step), [{"step": step, "loss": 0.1 + step}], tensors)
 
 
 def step_in(path: Path) -> int | None:

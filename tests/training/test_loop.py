@@ -141,8 +141,12 @@ def test_a_request_that_comes_after_the_last_step_is_followed_too() -> None:
     with pytest.raises(Interrupted):
         late()
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
-    with pytest.raises(DivergedError):  # an error is told first
+    with pytest.raises(Interrupted):  # a comparison goes on after a student that diverged
         late(DivergedError())
+    with pytest.raises(CheckpointError):
+        late(CheckpointError())
+    with pytest.raises(DivergedError), stop_on_signal():
+        raise DivergedError
     with stop_on_signal() as should_stop:
         assert not should_stop()
 

@@ -28,10 +28,21 @@ LIMIT, PEAK = 10.0, 0.1
 
 
 def test_a_slow_run_in_short_sittings_is_shortened_by_the_pace_of_the_earlier_ones() -> None:
-    sitting = TimeLimit(100.0, done=20, elapsed=40.0)
-    assert sitting.affordable_steps(21, 100, elapsed=42.0) == 50
-    first_one_was_too_short_to_tell = TimeLimit(100.0, done=2, elapsed=9.0)
-    assert first_one_was_too_short_to_tell.affordable_steps(3, 100, elapsed=11.0) == 100
+    done, steps, elapsed, pace = 0, 100, 0.0, (0, 0.0)
+    while done < steps:
+        sitting = TimeLimit(100.0, pace)
+        for _ in range(min(9, steps - done)):  # too few to tell alone
+            done, elapsed = done + 1, elapsed + 2.0
+            steps = sitting.affordable_steps(done, steps, elapsed=elapsed)
+        pace = sitting.pace
+    assert (done, elapsed) == (50, 100.0)
+
+
+def test_a_slow_start_of_an_earlier_sitting_tells_nothing() -> None:
+    first = TimeLimit(10.0)
+    assert [first.affordable_steps(done, 500, elapsed=6.0 + 0.01 * done) for done in (1, 2)] == [500, 500]
+    second = TimeLimit(10.0, first.pace)
+    assert second.affordable_steps(3, 500, elapsed=6.03) == 500
 
 
 class Classifier(nn.Module):

@@ -15,12 +15,11 @@ import torch
 
 from potstill.data.augmentation import WEAK_NUMBERS, weak_views
 from potstill.data.hashing import uniforms
+from potstill.data.rendering import render_in_chunks
 from potstill.errors import UsageError
 
 # Part of the cache key of stored views: raise it whenever the same numbers would give another picture.
 VIEW_VERSION = 1
-
-_CHUNK = 1 << 18  # pixels: on a CPU a few images at a time stay in the cache of the processor
 
 
 def view_numbers(digests: Sequence[str], view: int | npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -82,10 +81,6 @@ def render_view(
     if numbers.shape != (count, WEAK_NUMBERS):
         raise UsageError(f"Expected numbers ({count}, {WEAK_NUMBERS}), got {numbers.shape}.")
     views = torch.empty(count, size, size, 3, dtype=torch.uint8, device=pixels.device)
-    chunk = max(1, _CHUNK // side**2) if pixels.device.type == "cpu" else max(1, count)
-    for start in range(0, count, chunk):
-        part = slice(start, start + chunk)
-        images = pixels[part].permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255.0)
-        rendered = weak_views(images, numbers[part], size=size, flip=flip)
-        views[part] = rendered.mul_(255.0).round_().to(torch.uint8).permute(0, 2, 3, 1)
+    for part, rendered in render_in_chunks(pixels, numbers, weak_views, size=size, flip=flip):
+        views[part] = rendered.permute(0, 2, 3, 1)
     return views

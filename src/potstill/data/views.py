@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from potstill.data.augmentation import STRONG_NUMBERS, WEAK_NUMBERS, strong_views, weak_views
 from potstill.data.crops import CROP_NUMBERS, crop_views
@@ -16,6 +15,7 @@ from potstill.data.geometry import Floats
 from potstill.data.hashing import hash_ids, uniforms
 from potstill.data.images import Pixels
 from potstill.data.preprocessing import normalisation_factors, normalise
+from potstill.data.rendering import Augment, render_in_chunks
 from potstill.data.squares import PackedSquares, Rows, Squares
 from potstill.data.stored_views import StoredViews
 from potstill.errors import UsageError, unknown_name
@@ -23,10 +23,6 @@ from potstill.types import ViewKind
 
 # The position of a kind is part of its random stream: new kinds go to the end.
 KINDS: tuple[ViewKind, ...] = get_args(ViewKind)
-
-_CHUNK = 1 << 18  # pixels: 3 MiB of float32 values
-
-_Augment = Callable[..., torch.Tensor]
 
 
 class ViewDataset:
@@ -118,24 +114,12 @@ def _empty_views(count: int, size: int) -> torch.Tensor:
     return torch.empty(count, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
-def _augment(squares: Pixels, numbers: Floats, views: torch.Tensor, augment: _Augment, *, flip: bool) -> None:
+def _augment(squares: Pixels, numbers: Floats, views: torch.Tensor, augment: Augment, *, flip: bool) -> None:
     """Fill `views`, uint8 `(B, 3, size, size)`, from squares uint8 `(B, S, S, 3)`."""
-    size = views.shape[-1]
     bytes_out: npt.NDArray[np.uint8] = views.numpy()
-    # A few images at a time stay in the cache of the processor; a whole batch of large ones does not.
-    chunk = max(1, _CHUNK // squares.shape[1] ** 2)
-    for start in range(0, len(squares), chunk):
-        part = slice(start, start + chunk)
-        # numpy reorders bytes several times faster than torch does.
-        channels_first = torch.from_numpy(np.ascontiguousarray(squares[part].transpose(0, 3, 1, 2)))
-        images = _shrink(channels_first.to(torch.float32).div_(255.0), size)
-        levels = augment(images, numbers[part], size=size, flip=flip).mul_(255.0).round_().to(torch.uint8).numpy()
+    for part, rendered in render_in_chunks(
+        torch.from_numpy(squares), numbers, augment, size=views.shape[-1], flip=flip
+    ):
+        levels = rendered.numpy()
         for channel in range(3):  # three copies of one channel take half the time of one copy of all
             bytes_out[part, channel] = levels[:, channel]
-
-
-def _shrink(images: torch.Tensor, image_size: int) -> torch.Tensor:
-    """Make `(B, 3, S, S)` images small enough to be sampled at `image_size` without aliasing."""
-    if images.shape[-1] <= 1.5 * image_size:
-        return images
-    return F.interpolate(images, size=round(1.25 * image_size), mode="bilinear", antialias=True, align_corners=False)

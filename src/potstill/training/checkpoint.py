@@ -32,6 +32,7 @@ class Checkpoint:
     step: int
     steps: int
     seconds: float
+    pace: tuple[int, float]
     history: list[dict[str, float]]
     tensors: Mapping[str, Tensor]
 
@@ -65,6 +66,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, fingerprint: str) -> 
         "step": checkpoint.step,
         "steps": checkpoint.steps,
         "seconds": checkpoint.seconds,
+        "pace": checkpoint.pace,
         "history": checkpoint.history,
     }
     text = json.dumps(state)
@@ -138,7 +140,8 @@ def _read(path: Path) -> tuple[Checkpoint, str]:
         if metadata["digest"] != _digest(metadata["fingerprint"], metadata["state"], tensors):
             raise ValueError("its content does not match its digest")
         state = json.loads(metadata["state"])
-        return Checkpoint(tensors=tensors, **state), metadata["fingerprint"]
+        steps, seconds = state.pop("pace")
+        return Checkpoint(tensors=tensors, pace=(steps, seconds), **state), metadata["fingerprint"]
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(
             f"The checkpoint {path.name} is damaged ({error}). Delete it or start again with --overwrite."

@@ -65,7 +65,8 @@ def train_student(
 
     The same arguments on the same CPU and number of threads give the same bits, whether or not the run was interrupted
     on the way and whoever prepared the batches. On a GPU cuDNN is held to algorithms that repeat their results; other
-    kernels, such as the backward pass of interpolation, may not. The caller's random state is left as it was.
+    kernels, such as the backward pass of interpolation, may not. The random state of the CPU and of the
+    device is left as it was.
 
     Args:
         student: changed in place; its source heads are left out of the result.
@@ -91,11 +92,8 @@ def train_student(
             state.restore(load_checkpoint(checkpoints.path, fingerprint=checkpoints.fingerprint))
         require_same_step(state.accelerator, state.step)
         keys, pinned = _keys(state, settings), device.type == "cuda"
-        try:
-            with prepared_batches(batches, keys, loading=loading or Loading(), pinned=pinned) as prepared:
-                _run_steps(state, batches, prepared, objective, settings, checkpoints, progress, should_stop, task)
-        finally:
-            state.accelerator.free_memory()  # it would keep every student that it ever prepared
+        with prepared_batches(batches, keys, loading=loading or Loading(), pinned=pinned) as prepared:
+            _run_steps(state, batches, prepared, objective, settings, checkpoints, progress, should_stop, task)
         plan = batches.plan
         return Trained(
             model=state.averaged_model(),
@@ -138,7 +136,7 @@ def _run_steps(
     task: str,
 ) -> None:
     started, saved = time.monotonic() - state.seconds, time.monotonic()
-    limit = TimeLimit(settings.seconds, done=state.step, elapsed=state.seconds)
+    limit = TimeLimit(settings.seconds, state.pace)
     log_every = max(1, state.steps // 100)
     while state.step < state.steps:
         terms = _train_step(state, batches, prepared, objective, settings)
@@ -146,6 +144,7 @@ def _run_steps(
         # Waits for the device in every step; asking less often would let processes stop at different steps or late.
         stop, state.seconds = agree(state.accelerator, float(should_stop()), time.monotonic() - started)
         state.steps = limit.affordable_steps(state.step, state.steps, elapsed=state.seconds)
+        state.pace = limit.pace
         if state.step % log_every == 0 or state.step == state.steps:
             state.history.append(_history_row(state, terms))
         progress(task, state.step, state.steps)
@@ -182,7 +181,7 @@ def _train_step(
             means[name] = means.get(name, 0) + value.detach() / len(parts)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
-    state.average.update_parameters(state.student.model)
+    state.average.update(state.student.model)
     return means
 
 

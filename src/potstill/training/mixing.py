@@ -36,8 +36,9 @@ def mixed(objective: Objective, *, alpha: float) -> Objective:
             raise ValueError("expected a batch without strong views: an objective of two views cannot be mixed")
         share = float(torch.distributions.Beta(alpha, alpha).sample())
         device = batch.labels.device
-        others = torch.randperm(len(batch.labels)).to(device)
-        pool_others = torch.randperm(0 if batch.pool_weak is None else len(batch.pool_weak)).to(device)
+        others = torch.randperm(len(batch.labels)).to(device, non_blocking=True)
+        count = 0 if batch.pool_weak is None else len(batch.pool_weak)
+        pool_others = torch.randperm(count).to(device, non_blocking=True)
         blended = replace(
             batch,
             labeled_images=torch.lerp(batch.labeled_images[others], batch.labeled_images, share),

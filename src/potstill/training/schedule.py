@@ -7,7 +7,7 @@ import math
 SETTLED = 5
 """Steps of a sitting whose time tells nothing: workers start, memory is allocated, algorithms are chosen."""
 SAMPLE = 0.1
-"""Share of the limit that must have been measured before a run is shortened: one slow step alone is no slow machine."""
+"""Share of the limit that must have been measured before a run is shortened: one slow step is no slow machine."""
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float = 0.1) -> float:
@@ -30,17 +30,18 @@ class TimeLimit:
 
     Args:
         seconds: of all sittings together; None is no limit.
-        done: steps that earlier sittings have finished.
-        elapsed: seconds that they took.
+        pace: that of the sitting before, so that many short sittings measure as much as one long one.
 
     >>> slow = TimeLimit(100.0)
     >>> [slow.affordable_steps(done, 100, elapsed=20.0 + 2.0 * done) for done in range(1, 12)]
     [100, 100, 100, 100, 100, 100, 100, 100, 100, 40, 40]
     """
 
-    def __init__(self, seconds: float | None, *, done: int = 0, elapsed: float = 0.0) -> None:
+    def __init__(self, seconds: float | None, pace: tuple[int, float] = (0, 0.0)) -> None:
         self._seconds = seconds
-        self._earlier = done, elapsed
+        self._earlier = pace
+        self.pace = pace
+        """How many steps of all sittings were timed, without the first SETTLED of each, and the seconds they took."""
         self._told, self._elapsed = 0, 0.0
         self._settled: tuple[int, float] | None = None
 
@@ -50,20 +51,17 @@ class TimeLimit:
         Never more than planned, never fewer than done; exactly those that are done where no other one would end in
         time.
         """
-        if self._seconds is None:
-            return steps
         last_step = elapsed - self._elapsed if self._told else 0.0
         self._told, self._elapsed = self._told + 1, elapsed
-        if elapsed >= self._seconds or elapsed + last_step > self._seconds:
-            return done
         if self._told == SETTLED:
             self._settled = done, elapsed
-        pace = self._pace(done, elapsed, SAMPLE * self._seconds)
-        return steps if pace is None else min(steps, done + math.floor((self._seconds - elapsed) / pace))
-
-    def _pace(self, done: int, elapsed: float, sample: float) -> float | None:
-        """Seconds a step in this sitting, or else in the earlier ones, whichever has measured enough."""
-        if self._settled is not None and elapsed - self._settled[1] >= sample:
-            return (elapsed - self._settled[1]) / (done - self._settled[0])
-        steps, seconds = self._earlier
-        return seconds / steps if steps and seconds >= sample else None
+        if self._settled is not None:
+            self.pace = self._earlier[0] + done - self._settled[0], self._earlier[1] + elapsed - self._settled[1]
+        if self._seconds is None:
+            return steps
+        if elapsed >= self._seconds or elapsed + last_step > self._seconds:
+            return done
+        timed_steps, timed_seconds = self.pace
+        if timed_seconds < SAMPLE * self._seconds:
+            return steps
+        return min(steps, done + math.floor((self._seconds - elapsed) / (timed_seconds / timed_steps)))

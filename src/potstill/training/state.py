@@ -10,22 +10,21 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from potstill.allocation import keep_freed_memory
+from potstill.training.averaging import WarmingAverage
 from potstill.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from potstill.training.compute import compile_model
 from potstill.training.optimization import Optimization
 from potstill.training.processes import accelerator_for
 from potstill.training.student import Student, StudentOutputs, freeze_batch_norm
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
-
 
 class TrainingState:
     """A student on its device with optimiser, averaged weights and history.
 
-    `step` counts finished steps of `steps`; `seconds` is the time that they took, over all sittings.
+    `step` counts finished steps of `steps`; `seconds` is the time that they took, over all sittings; `pace` is that of
+    TimeLimit.
     """
 
     def __init__(self, student: Student, settings: Optimization) -> None:
@@ -47,15 +46,16 @@ class TrainingState:
             fused=True,
         )
         # Source heads are thrown away in the end, so only the model is averaged.
-        self.average = AveragedModel(self.student.model, multi_avg_fn=self._warming_average)
-        self._ema = settings.ema
+        self.average = WarmingAverage(self.student.model, settings.ema)
         # The process wrapper is for the forward pass only: weights are read and saved through the bare student.
         wrapped = self.accelerator.prepare_model(self.student)
+        self.accelerator.free_memory()  # it would keep every student that it ever prepared
         self._module: Callable[..., StudentOutputs] = compile_model(wrapped, settings.compute)
         self._compute = settings.compute
         self.step = 0
         self.steps = settings.steps
         self.seconds = 0.0
+        self.pace: tuple[int, float] = (0, 0.0)
         self.history: list[dict[str, float]] = []
 
     def forward(self, images: Tensor, labeled: int | None = None) -> StudentOutputs:
@@ -89,7 +89,7 @@ class TrainingState:
             "optimizer.": optimizer_tensors(self.optimizer),
         }
         tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
-        return Checkpoint(self.step, self.steps, self.seconds, self.history, tensors)
+        return Checkpoint(self.step, self.steps, self.seconds, self.pace, self.history, tensors)
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Go on from a snapshot; None is the beginning."""
@@ -99,13 +99,4 @@ class TrainingState:
         self.average.load_state_dict(checkpoint.part("average."))
         restore_optimizer(self.optimizer, checkpoint.part("optimizer."))
         self.step, self.steps = checkpoint.step, checkpoint.steps
-        self.seconds, self.history = checkpoint.seconds, list(checkpoint.history)
-
-    @torch.no_grad()
-    def _warming_average(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        """Exponential average whose decay grows from 0, so that short runs do not keep the initial weights.
-
-        `count`, the number of earlier updates, is `step`; reading it would make a GPU finish its work first.
-        """
-        decay = min(self._ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
+        self.seconds, self.pace, self.history = checkpoint.seconds, checkpoint.pace, list(checkpoint.history)
