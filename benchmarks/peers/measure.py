@@ -2,6 +2,7 @@
 
     python benchmarks/peers/install.py              # once
     python benchmarks/peers/measure.py              # 7 rounds, about 15 minutes on two quiet cores
+    python benchmarks/peers/measure.py --page       # only writes the table of docs/training.md
     python benchmarks/peers/measure.py --rounds 1 --only "potstill supervised;timm supervised" --output trial.json
 
 A round starts every variant once, each in a process of its own in the environment of its tool; it warms up and
@@ -33,8 +34,10 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from recording import commit_of  # noqa: E402
+from tables import table, write_tables  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
+PAGE = ROOT / "docs" / "training.md"
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -80,6 +83,9 @@ ONE_SOURCE = {
 
 def main() -> None:
     arguments = _parse()
+    if arguments.page:
+        write_tables(PAGE, tables_of(json.loads(arguments.output.read_text(encoding="utf-8"))))
+        return
     started = time.perf_counter()
     shutil.rmtree(PEERS / "measured", ignore_errors=True)  # Potstill measures precision and layout anew
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.only}
@@ -92,6 +98,16 @@ def main() -> None:
         arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for name, each in {**over_ours(records), **computed(records)}.items():
         print(f"{name:48s} {each['ratio']:8.2f}x {each['beside']}")
+
+
+def tables_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """The table of docs/training.md: each peer's step beside ours, slower ones below faster ones."""
+    found = {**record["computed"], **record["over_ours"]}  # what was measured stands before what was computed
+    rows = []
+    for name, each in sorted(found.items(), key=lambda item: (item[1]["beside"], item[1]["ratio"])):
+        peer, ours = (f"{1000 * each[key]:,.0f} ms" for key in ("peer_seconds", "our_seconds"))
+        rows.append([name, peer, each["beside"], ours, f"{each['ratio']:,.1f}x"])
+    return {"peers": table(["step", "takes", "beside", "takes", "ratio"], rows)}
 
 
 def _record(records: Records, threads: int, seconds: float) -> dict[str, Any]:
@@ -204,6 +220,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", type=_names, default=list(VARIANTS), help="names separated by semicolons")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the table of docs/training.md")
     return parser.parse_args()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from types import ModuleType
 
 import pytest
 import torch
+
+from tables import differing_tables
 
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
 Load = Callable[[str], ModuleType]
@@ -101,3 +104,15 @@ def test_our_step_runs_and_every_step_is_timed(load: Load, monkeypatch: pytest.M
     ours._train(workload.Arguments(variant, steps=2, warmup=1, threads=1), ours.ComputeChoice(), clock)
     assert len(clock.ends) == 2 + 1 + 3
     assert clock.ends == sorted(clock.ends)
+
+
+def test_the_table_of_the_page_is_that_of_the_record(measure: ModuleType) -> None:
+    record = json.loads(measure.RESULTS.read_text(encoding="utf-8"))
+    tables = measure.tables_of(record)
+    assert differing_tables(measure.PAGE, tables) == []
+    assert not record["measured"]["commit"].endswith("+")
+    assert record["measured"]["rounds"] >= 7
+    assert {**record["computed"], **record["over_ours"]} == {
+        **measure.computed(record["processes"]),
+        **measure.over_ours(record["processes"]),
+    }
