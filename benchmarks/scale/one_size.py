@@ -24,7 +24,14 @@ from sklearn.datasets import load_digits
 from potstill.config import RunConfig, build_config
 from potstill.data import write_splits
 from potstill.pipeline.methods import parse_method
-from potstill.pipeline.preparation import gather_material, open_configured, resolve_config, student_preprocessing
+from potstill.pipeline.pool_clusters import settle_clusters
+from potstill.pipeline.preparation import (
+    cache_dir_of,
+    gather_material,
+    open_configured,
+    resolve_config,
+    student_preprocessing,
+)
 from potstill.pipeline.ranking import rank_material
 from potstill.pipeline.source_use import source_answers, source_weights
 from potstill.pipeline.student_training import pool_views, train_gradients
@@ -122,7 +129,10 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     weights = source_weights(choice, ranking, config)
     stages.run("splits", lambda: write_splits(target, output / "splits.csv"))
     pool, _ = stages.run("pack", lambda: pool_views(target, config, preprocessing, no_progress))
-    stages.run("answers", lambda: source_answers(material, weights, pool, config))
+    if weights is None:
+        raise ValueError("the method weighted has source weights")
+    clusters = stages.run("clusters", lambda: settle_clusters(material, weights.used, pool, cache_dir_of(config)))
+    stages.run("answers", lambda: source_answers(material, weights, pool, config, clusters=clusters))
     trained = stages.run(
         "train",
         lambda: train_gradients(

@@ -106,7 +106,7 @@ class RunConfig:
     epochs: Positive | None = option(None, "Length in passes over the pool.", "training")
     steps: Count | None = option(None, "Length in steps (instead of --epochs).", "training")
     minutes: Positive | None = option(
-        None, "Limit of training a student, in minutes; alone it is the length, too.", "training"
+        None, "Limit of training a student, in minutes; without another length also its length.", "training"
     )
     lr: Positive = option(0.03, "Peak learning rate.", "training")
     weight_decay: Annotated[float, at.Ge(0)] = option(5e-4, "Weight decay.", "training")
@@ -161,7 +161,6 @@ OVERRIDABLE = (
     "softmax_temperature",
     "top_k",
 )
-LENGTHS = ("epochs", "steps", "minutes")
 EXCLUSIVE = (("epochs", "steps"), ("label_fraction", "labels_per_class"))
 BUILT_IN_ZOOS = ("mini", "light")
 PATH_FIELDS = ("unlabeled", "student_weights", "cache_dir")
@@ -181,7 +180,7 @@ def build_config(values: Mapping[str, Any], *, file: Path | None = None) -> RunC
     from pydantic import TypeAdapter, ValidationError
 
     stored = _read_file(file) if file else {}
-    for rivals in (LENGTHS, *EXCLUSIVE):
+    for rivals in EXCLUSIVE:
         if any(values.get(key) is not None for key in rivals):
             stored = {key: value for key, value in stored.items() if key not in rivals}
     merged = {

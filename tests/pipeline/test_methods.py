@@ -43,12 +43,14 @@ def test_distillation_needs_both_labels_and_sources() -> None:
             build_config({"label_weight": share})
 
 
-def test_minutes_limit_a_length_and_a_length_given_anew_replaces_that_of_a_file(tmp_path: Path) -> None:
+def test_minutes_limit_any_length_and_a_length_given_anew_replaces_that_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("steps: 70\nminutes: 2\n")
     assert (build_config({}, file=file).steps, build_config({}, file=file).minutes) == (70, 2)
-    assert build_config({"minutes": 3}, file=file).steps is None
-    assert build_config({"steps": 9}, file=file).minutes is None
+    longer = build_config({"minutes": 3}, file=file)
+    assert (longer.steps, longer.minutes) == (70, 3)
+    by_passes = build_config({"epochs": 5}, file=file)
+    assert (by_passes.epochs, by_passes.steps, by_passes.minutes) == (5, None, 2)
     with pytest.raises(ConfigError, match="epochs or steps"):
         build_config({"epochs": 1, "steps": 2})
 

@@ -19,7 +19,7 @@ from potstill.distillation.softening import entropy_shares
 from potstill.errors import CacheError, OutputError, UsageError
 from potstill.pipeline import comparison, pool_clusters, whole_run
 from potstill.pipeline.pool_clusters import clusters_of, settle_clusters
-from potstill.pipeline.preparation import Material, gather_material, open_configured
+from potstill.pipeline.preparation import Material, cache_dir_of, gather_material, open_configured
 from potstill.pipeline.source_use import source_answers
 from potstill.types import SourceWeights
 
@@ -120,8 +120,9 @@ def test_clusters_that_cannot_be_kept_do_alone(
 def test_confidence_is_that_of_the_answers_that_are_learnt(material: Material, config: RunConfig) -> None:
     config = replace(config, standardise_logits=True, source_temperature="entropy", confidence="entropy")
     pool = pool_of(material)
-    answers = source_answers(material, SourceWeights("equal", {"source": 0.5, "headless": 0.5}), pool, config)
-    assert answers is not None
+    weights = SourceWeights("equal", {"source": 0.5, "headless": 0.5})
+    clusters = settle_clusters(material, weights.used, pool, cache_dir_of(config))
+    answers = source_answers(material, weights, pool, config, clusters=clusters)
     rows = torch.arange(len(pool))
     for targets in answers.gather(rows, torch.zeros_like(rows)):
         wanted = 1 - entropy_shares(targets)

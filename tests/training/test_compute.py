@@ -12,12 +12,12 @@ from torch import nn
 from potstill.errors import UsageError
 from potstill.models import create_model
 from potstill.training import compute
+from potstill.training.compiling import compile_model
 from potstill.training.compute import (
     CHOICES,
     ComputeChoice,
     candidates,
     choose_compute,
-    compile_model,
     measure_choices,
 )
 
@@ -163,6 +163,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does() -> None
         ).batch_size
 
     assert measured(20) == 16
+    assert measured(3) == 2
     with pytest.raises(torch.OutOfMemoryError):
         measured(0)
 

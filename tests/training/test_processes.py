@@ -49,13 +49,19 @@ def test_srun_tasks_become_processes() -> None:
     assert environment["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
 
 
-def test_tasks_of_srun_take_the_cores_that_they_were_given() -> None:
-    environment = {**SLURM, "SLURM_CPUS_PER_TASK": "6"}
-    adopt_slurm(environment)
-    assert environment["OMP_NUM_THREADS"] == "6"
-    asked = {**SLURM, "SLURM_CPUS_PER_TASK": "6", "OMP_NUM_THREADS": "1"}
-    adopt_slurm(asked)
-    assert asked["OMP_NUM_THREADS"] == "1"
+def test_tasks_of_srun_take_the_cores_that_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads(bound_to: int, **variables: str) -> str:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(bound_to)))
+        monkeypatch.setattr(os, "cpu_count", lambda: 64)
+        environment = {**SLURM, **variables}
+        adopt_slurm(environment)
+        return environment["OMP_NUM_THREADS"]
+
+    assert threads(64, SLURM_CPUS_PER_TASK="6") == "6"
+    assert threads(1, SLURM_CPUS_PER_TASK="6") == "1"  # srun did not inherit what the batch script asked for
+    assert threads(8) == "8"
+    assert threads(64, SLURM_STEP_TASKS_PER_NODE="8(x100),7") == "8"
+    assert threads(64, SLURM_CPUS_PER_TASK="6", OMP_NUM_THREADS="1") == "1"
 
 
 def test_processes_that_never_met_are_not_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,13 @@ class Clusters:
     centres: npt.NDArray[np.float32]
     sharpness: float = 10.0
 
+    def digest(self) -> str:
+        """Of all values, 64 hex digits."""
+        digest = hashlib.sha256(repr((self.sharpness, self.centres.shape)).encode())
+        for values in (self.mean, self.centres):
+            digest.update(np.ascontiguousarray(values).data)
+        return digest.hexdigest()
+
     def logits(self, features: Rows, rows: Indices | None = None) -> DenseLogits:
         """Logits over the clusters, `(M, K)`, of some rows of features `(N, D)` of the same source, by default of all.
 

@@ -15,16 +15,18 @@ from potstill.distillation.clusters import Clusters, cluster_sample, clusters_fi
 from potstill.errors import CacheError, OutputError, UsageError
 from potstill.pipeline.preparation import Material
 from potstill.training.processes import process_count, process_number
-from potstill.types import SourceOutputs
+from potstill.types import Rows, SourceOutputs
 
 log = logging.getLogger(__name__)
 
 
-def settle_clusters(material: Material, sources: Iterable[str], pool: tuple[str, ...], cache_dir: Path) -> None:
-    """Find and keep the clusters of those sources that have no classes, so that other processes find them kept."""
-    for name in sources:
-        if material.outputs[name].logits is None:
-            clusters_of(material, name, pool, cache_dir)
+def settle_clusters(
+    material: Material, sources: Iterable[str], pool: tuple[str, ...], cache_dir: Path
+) -> dict[str, Clusters]:
+    """The clusters of those sources that have no classes, kept so that other processes find the same ones."""
+    return {
+        name: clusters_of(material, name, pool, cache_dir) for name in sources if material.outputs[name].logits is None
+    }
 
 
 def clusters_of(material: Material, source: str, pool: tuple[str, ...], cache_dir: Path) -> Clusters:
@@ -40,10 +42,9 @@ def clusters_of(material: Material, source: str, pool: tuple[str, ...], cache_di
         OutputError: several processes train together and the cache cannot be written.
     """
     outputs = material.outputs[source]
-    if outputs.features is None:
-        raise UsageError(f"Source {source} has neither logits nor features, so it cannot be distilled. Leave it out.")
+    features_of_all = require_features(outputs)
     sample = cluster_sample([material.target.digests[image_id] for image_id in pool])
-    features = np.asarray(outputs.features[outputs.rows(pool)[sample]], dtype=np.float32)
+    features = np.asarray(features_of_all[outputs.rows(pool)[sample]], dtype=np.float32)
     name = f"clusters-{clusters_fingerprint(features)}"
     arrays = kept_derived(cache_dir, outputs.key, name)
     if arrays is None:
@@ -60,6 +61,15 @@ def clusters_of(material: Material, source: str, pool: tuple[str, ...], cache_di
         )
         arrays = _kept(outputs, name, {"mean": found.mean, "centres": found.centres}, cache_dir)
     return Clusters(np.array(arrays["mean"]), np.array(arrays["centres"]))
+
+
+def require_features(outputs: SourceOutputs) -> Rows:
+    """The features of a source that has no classes. Raises UsageError if it has none either."""
+    if outputs.features is None:
+        raise UsageError(
+            f"Source {outputs.source} has neither logits nor features, so it cannot be distilled. Leave it out."
+        )
+    return outputs.features
 
 
 def _kept(outputs: SourceOutputs, name: str, arrays: Arrays, cache_dir: Path) -> Arrays:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ import torch
 from potstill.cache import default_cache_dir, extract_outputs
 from potstill.config import RunConfig, check_data_path
 from potstill.data import open_target
-from potstill.errors import SourceError, UsageError
+from potstill.errors import PotstillError, SourceError, UsageError
 from potstill.models import preprocessing_of, pretrained_cfg_of
 from potstill.pipeline.measured import step_seconds, student_compute
 from potstill.sources import load_zoo
@@ -150,6 +151,19 @@ def without_sources(target: Target) -> Material:
     return Material(target, Zoo("none", {}), {}, {})
 
 
+@contextmanager
+def explained_memory() -> Iterator[None]:
+    """Say what to do where a step does not fit into the device's memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PotstillError(
+            f"A training step does not fit into the device's memory ({str(error).split('. ')[0]}). Use --accumulation, "
+            "up to the number of labeled images of a step, a smaller --batch-size or a smaller --image-size."
+        ) from error
+
+
+@explained_memory()
 def resolve_config(config: RunConfig, target: Target, progress: Progress = no_progress) -> RunConfig:
     """Decide what was left open: image size, device, precision, number of steps. The result repeats the run exactly.
 

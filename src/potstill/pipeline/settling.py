@@ -14,7 +14,7 @@ from potstill.pipeline.preparation import resolve_config
 from potstill.reporting import read_yaml, write_yaml
 from potstill.types import Target
 
-MAY_GROW = ("methods", "seeds")
+MAY_CHANGE = ("methods", "seeds", "minutes")
 
 
 def settle_config(
@@ -30,8 +30,8 @@ def settle_config(
         command: entries beside the settings: `command`, and `method` or `methods` and `seeds`.
 
     Raises:
-        UsageError: the directory was started with other settings. Machine settings may differ, and a comparison may
-            get more methods and seeds.
+        UsageError: the directory was started with other settings. Machine settings and the limit of time may differ,
+            and a comparison may get more methods and seeds.
     """
     for name in config.overrides:
         parse_method(name)
@@ -42,7 +42,7 @@ def settle_config(
     config = resolve_config(config, target)
     record = {**command, "data": portable_path(data, output), **config_record(config, output)}
     if earlier is not None:
-        free = (*MACHINE_FIELDS, *MAY_GROW)
+        free = (*MACHINE_FIELDS, *MAY_CHANGE)
         changed = [key for key in record if key not in free and record[key] != earlier.get(key)]
         if changed:
             listing = ", ".join(f"{key}: {earlier.get(key)!r} -> {record[key]!r}" for key in changed)
@@ -61,6 +61,6 @@ def _with_measurements(config: RunConfig, earlier: Mapping[str, Any]) -> RunConf
         for name in ("precision", "memory_format")
         if getattr(config, name) == "auto"
     }
-    if config.minutes is not None:
+    if config.minutes is not None and config.steps is None and config.epochs is None:
         measured["steps"] = earlier["steps"]
     return replace(config, **measured)

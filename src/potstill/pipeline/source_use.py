@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from potstill.config import RunConfig, overridden
 from potstill.distillation.answers import PoolAnswers, SourceAnswers
+from potstill.distillation.clusters import Clusters
 from potstill.distillation.softening import (
     Indices,
     confidence_weights,
@@ -18,9 +19,9 @@ from potstill.distillation.softening import (
 )
 from potstill.errors import UsageError, unknown_name
 from potstill.pipeline.methods import MethodChoice
-from potstill.pipeline.pool_clusters import clusters_of
-from potstill.pipeline.preparation import Material, cache_dir_of
-from potstill.types import RankedSource, Ranking, SourceLogits, SourceWeights
+from potstill.pipeline.pool_clusters import require_features
+from potstill.pipeline.preparation import Material
+from potstill.types import RankedSource, Ranking, SourceLogits, SourceOutputs, SourceWeights
 from potstill.weighting import drop_weak, weigh
 
 
@@ -63,6 +64,7 @@ def require_usable_sources(choice: MethodChoice, ranking: Ranking, material: Mat
     for name in weights.used if weights else ():
         outputs = material.outputs[name]
         if outputs.logits is None:  # clusters can be softened in any way
+            require_features(outputs)
             continue
         try:
             require_softening(outputs.logits, temperature=config.temperature, standardise=config.standardise_logits)
@@ -76,15 +78,15 @@ def _why_unscored(row: RankedSource, metric: str) -> str | None:
 
 
 def source_answers(
-    material: Material, weights: SourceWeights | None, pool: tuple[str, ...], config: RunConfig
-) -> SourceAnswers | None:
-    """The answers over the pool of every source with a weight; clusters stand in for classes that a source lacks.
-
-    None for a method without sources.
-    """
-    if weights is None:
-        return None
-    views = {name: _views_of(material, name, pool, config) for name in weights.used}
+    material: Material,
+    weights: SourceWeights,
+    pool: tuple[str, ...],
+    config: RunConfig,
+    *,
+    clusters: Mapping[str, Clusters],
+) -> SourceAnswers:
+    """The answers over the pool of every source with a weight; `clusters` stand in for classes that a source lacks."""
+    views = {name: _views_of(material.outputs[name], pool, clusters.get(name)) for name in weights.used}
     temperatures = dict.fromkeys(views, config.temperature)
     if config.source_temperature == "entropy":
         temperatures = _equally_certain(views, config)
@@ -102,14 +104,14 @@ def source_answers(
 
 
 def _views_of(
-    material: Material, source: str, pool: tuple[str, ...], config: RunConfig
+    outputs: SourceOutputs, pool: tuple[str, ...], clusters: Clusters | None
 ) -> list[tuple[SourceLogits, Indices]]:
     """Logits and the pool's rows in them, one pair for every view that was stored, else one for the plain view."""
-    outputs = material.outputs[source]
     rows = outputs.rows(pool)
     if outputs.logits is not None:
         return [(logits, rows) for logits in (outputs.views or (outputs.logits,))]
-    clusters = clusters_of(material, source, pool, cache_dir_of(config))
+    if clusters is None:
+        raise ValueError(f"source {outputs.source} has no classes, so it needs clusters")
     every = np.arange(len(pool))
     features = outputs.view_features or ((outputs.features,) if outputs.features is not None else ())
     return [(clusters.logits(each, rows), every) for each in features]

@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +28,12 @@ from potstill.data import (
     target_fingerprint,
 )
 from potstill.distillation.answers import SourceAnswers
+from potstill.distillation.clusters import Clusters
 from potstill.distillation.objective import source_space_objective
-from potstill.errors import PotstillError
 from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice
-from potstill.pipeline.preparation import Material, cache_dir_of, with_stored_views
+from potstill.pipeline.pool_clusters import settle_clusters
+from potstill.pipeline.preparation import Material, cache_dir_of, explained_memory, with_stored_views
 from potstill.pipeline.run_files import CHECKPOINT
 from potstill.pipeline.source_use import source_answers
 from potstill.sources.opening import file_sha256
@@ -65,8 +65,10 @@ def train_gradients(
 ) -> Trained:
     """Train a student by gradient descent; a checkpoint in `directory` is continued."""
     pool, dataset = pool_views(target, config, preprocessing, progress)
-    material = with_stored_views(material, target, weights.used if weights else (), config, progress)
-    answers = source_answers(material, weights, pool, config)
+    used = weights.used if weights else ()
+    material = with_stored_views(material, target, used, config, progress)
+    clusters = settle_clusters(material, used, pool, cache_dir_of(config))
+    answers = source_answers(material, weights, pool, config, clusters=clusters) if weights else None
     batches = _batches(choice, target, config, pool, dataset, answers)
     student = build_student(
         config.student,
@@ -77,8 +79,8 @@ def train_gradients(
         seed=target.split.seed,
         offline=config.offline,
     )
-    fingerprint = _fingerprint(choice.name, target, material, weights, config, batches.plan)
-    with _explained_memory(), stop_on_signal() as should_stop:
+    fingerprint = _fingerprint(choice.name, target, material, weights, clusters, config, batches.plan)
+    with explained_memory(), stop_on_signal() as should_stop:
         trained = train_student(
             student,
             batches,
@@ -99,18 +101,6 @@ def train_gradients(
             config.minutes,
         )
     return trained
-
-
-@contextmanager
-def _explained_memory() -> Iterator[None]:
-    """Say what to do where a step does not fit into the device's memory."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise PotstillError(
-            f"A training step does not fit into the device's memory ({str(error).split('. ')[0]}). "
-            "Use --accumulation 2 or more, a smaller --batch-size or a smaller --image-size."
-        ) from error
 
 
 def _batches(
@@ -150,7 +140,7 @@ def plan_of(choice: MethodChoice, config: RunConfig, parts: int) -> BatchPlan:
     plan = wanted.divisible_by(parts)
     if plan != wanted:
         log.log(
-            logging.INFO if plan.labeled <= wanted.labeled else logging.WARNING,
+            logging.INFO if plan.labeled <= wanted.labeled and plan.rows >= 0.9 * wanted.rows else logging.WARNING,
             "%s: a step takes %d labeled and %d pool images instead of %d and %d: it is cut into %d equal parts",
             *(choice.name, plan.labeled, plan.pool_weak, wanted.labeled, wanted.pool_weak, parts),
         )
@@ -266,6 +256,7 @@ def _fingerprint(
     target: Target,
     material: Material,
     weights: SourceWeights | None,
+    clusters: Mapping[str, Clusters],
     config: RunConfig,
     plan: BatchPlan,
 ) -> str:
@@ -276,5 +267,7 @@ def _fingerprint(
     keys = {name: material.outputs[name].key for name in (weights.values if weights else {})}
     data = [split_digest(target), target_fingerprint(target)]
     settings["view_version"] = str(VIEW_VERSION)
+    if clusters:
+        settings["clusters"] = str({name: each.digest() for name, each in clusters.items()})
     parts = [method, data, settings, initial, keys, dict(weights.values) if weights else None, vars(plan)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -63,9 +63,8 @@ class BatchPlan:
         return self.trained_rows + (self.rows - self.trained_rows) / 3
 
     def divisible_by(self, parts: int) -> BatchPlan:
-        """The nearest plan below whose rows can be cut into `parts` equal parts, at least one labeled row in each.
-
-        There are as many pool images for a labeled one as before, as nearly as that goes.
+        """A plan whose rows can be cut into `parts` equal parts: labeled rows are rounded down, but to at least one in
+        each part, and there are as many pool images for a labeled one as before, as nearly as that goes.
 
         >>> BatchPlan(labeled=9, pool_weak=63, pool_strong=63).divisible_by(2)
         BatchPlan(labeled=8, pool_weak=56, pool_strong=56, forward_only_weak=False)

@@ -140,7 +140,7 @@ def _read(path: Path) -> tuple[Checkpoint, str]:
         if metadata["digest"] != _digest(metadata["fingerprint"], metadata["state"], tensors):
             raise ValueError("its content does not match its digest")
         state = json.loads(metadata["state"])
-        steps, seconds = state.pop("pace")
+        steps, seconds = state.pop("pace", (0, 0.0))  # earlier versions did not write it
         return Checkpoint(tensors=tensors, pace=(steps, seconds), **state), metadata["fingerprint"]
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(

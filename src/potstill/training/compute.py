@@ -12,19 +12,19 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from potstill.allocation import keep_freed_memory
 from potstill.convolutions import repeatable_convolutions
-from potstill.errors import UsageError
 from potstill.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
 Dtype = Literal["float32", "bfloat16"]
+Result = TypeVar("Result")
 
 LONGEST_STEP = 1.0
 """Seconds: a probing batch is made so small that a step takes no longer."""
@@ -157,10 +157,11 @@ def measure_choices(
     with torch.random.fork_rng([device] if device.type == "cuda" else []), repeatable_convolutions(device):
         torch.manual_seed(0)
         probe = _Probe(make_model, image_size, device, choices)
-        rows = _probing_rows(probe, choices[0], batch_size)
+        first = min(FIRST_ROWS, batch_size)
+        _, rows = _fitting(first, lambda some: _probing_rows(probe, choices[0], batch_size, some))
         if rows < batch_size:
             logger.info("A step of %d images is slow here; precision and layout are measured on %d.", batch_size, rows)
-        rows, left = _working(probe, choices, rows)
+        rows, left = _fitting(rows, lambda some: [choice for choice in choices if _works(probe, choice, some)])
         seconds: dict[str, list[float]] = {choice.name: [] for choice in choices}
         for number in range(rounds):
             if number >= FEWEST_ROUNDS and time.monotonic() - started > BUDGET:
@@ -196,36 +197,6 @@ def choose_compute(seconds: Mapping[str, float], *, margin: float = 0.03) -> Com
     handicap = {name: each * (1 + margin if CHOICES[name].dtype == "bfloat16" else 1) for name, each in seconds.items()}
     # Names in a fixed order: a tie must not depend on the order in which things were measured.
     return CHOICES[min((name for name in CHOICES if name in handicap), key=handicap.__getitem__)]
-
-
-def compile_model(model: nn.Module, choice: ComputeChoice) -> nn.Module:
-    """The model as it runs under `choice`: itself, or compiled by `torch.compile` where `choice.compiled` says so.
-
-    The compiled module shares its weights with `model`, through which they are read and saved; only the forward pass
-    should go through it. A small function is compiled first, so that a machine that cannot compile says so at once
-    rather than in the first step.
-
-    Raises:
-        UsageError: nothing can be compiled on this machine.
-    """
-    if not choice.compiled:
-        return model
-    device = next(model.parameters()).device
-    try:
-        trial: Callable[[Tensor], Tensor] = torch.compile(_trial)
-        trial(torch.zeros(8, device=device))
-    except Exception as error:  # the compiler's errors have no common base
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        needs = "Triton and a recent GPU" if device.type == "cuda" else "a C++ compiler (g++ or clang)"
-        raise UsageError(
-            f"--compile does not work here: torch.compile needs {needs} and said: {reason}. "
-            "Install it, or leave --compile out; the results are the same up to rounding."
-        ) from error
-    return cast(nn.Module, torch.compile(model, dynamic=False))
-
-
-def _trial(values: Tensor) -> Tensor:
-    return values.sin() + 1
 
 
 class _Probe:
@@ -270,19 +241,18 @@ class _Probe:
             torch.cuda.synchronize(self._device)
 
 
-def _probing_rows(probe: _Probe, choice: ComputeChoice, batch_size: int) -> int:
-    """How many images a step may have without lasting longer than LONGEST_STEP; at least FIRST_ROWS, if there are."""
-    first = min(FIRST_ROWS, batch_size)
+def _probing_rows(probe: _Probe, choice: ComputeChoice, batch_size: int, first: int) -> int:
+    """How many images a step may have without lasting longer than LONGEST_STEP; at least `first`, which it tries."""
     # The second of two steps: the first one of a process also loads and tunes kernels.
     per_image = min(probe.step(choice, first) for _ in range(2)) / first
     return min(batch_size, max(first, int(LONGEST_STEP / per_image)))
 
 
-def _working(probe: _Probe, choices: Sequence[ComputeChoice], rows: int) -> tuple[int, list[ComputeChoice]]:
-    """The choices that work, and on how many rows: half as many each time they do not fit into the device's memory."""
+def _fitting(rows: int, attempt: Callable[[int], Result]) -> tuple[int, Result]:
+    """What an attempt with some rows gives, and with how many: half of them whenever they do not fit into memory."""
     while True:
         try:
-            return rows, [choice for choice in choices if _works(probe, choice, rows)]
+            return rows, attempt(rows)
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise

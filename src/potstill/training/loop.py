@@ -94,6 +94,8 @@ def train_student(
         keys, pinned = _keys(state, settings), device.type == "cuda"
         with prepared_batches(batches, keys, loading=loading or Loading(), pinned=pinned) as prepared:
             _run_steps(state, batches, prepared, objective, settings, checkpoints, progress, should_stop, task)
+        if should_stop():  # too late to stop in a step, but whoever stops before the student is saved wants it back
+            _save(state, checkpoints)
         plan = batches.plan
         return Trained(
             model=state.averaged_model(),
@@ -141,7 +143,7 @@ def _run_steps(
     while state.step < state.steps:
         terms = _train_step(state, batches, prepared, objective, settings)
         state.step += 1
-        # Waits for the device in every step; asking less often would let processes stop at different steps or late.
+        # Several processes wait for their devices here. Asked less often, they would stop late.
         stop, state.seconds = agree(state.accelerator, float(should_stop()), time.monotonic() - started)
         state.steps = limit.affordable_steps(state.step, state.steps, elapsed=state.seconds)
         state.pace = limit.pace
@@ -149,13 +151,18 @@ def _run_steps(
             state.history.append(_history_row(state, terms))
         progress(task, state.step, state.steps)
         due = checkpoints is not None and time.monotonic() - saved > checkpoints.every_seconds
-        if checkpoints is not None and (due or stop):
-            # What has diverged must not take the place of the last good state; the next row of the history tells.
-            if state.accelerator.is_main_process and state.is_finite():
-                save_checkpoint(checkpoints.path, state.checkpoint(), fingerprint=checkpoints.fingerprint)
+        if due or stop:
+            _save(state, checkpoints)
             saved = time.monotonic()
         if stop:
             raise Interrupted(f"Stopped after step {state.step} of {state.steps}; go on with --resume.")
+
+
+def _save(state: TrainingState, checkpoints: CheckpointPolicy | None) -> None:
+    """Process 0 writes the state, unless it has diverged: that must not take the place of the last good one. The next
+    row of the history tells of it."""
+    if checkpoints is not None and state.accelerator.is_main_process and state.is_finite():
+        save_checkpoint(checkpoints.path, state.checkpoint(), fingerprint=checkpoints.fingerprint)
 
 
 def _train_step(

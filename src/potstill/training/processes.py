@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING
@@ -75,10 +75,17 @@ def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> None:
     environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
     environment.setdefault("MASTER_ADDR", first_host(nodes))
     environment.setdefault("MASTER_PORT", str(FIRST_PORT + job % PORTS))
-    # Tasks share their machine; without this each would start as many threads as it has cores.
-    environment.setdefault(
-        "OMP_NUM_THREADS", environment.get("SLURM_CPUS_PER_TASK") or str(len(os.sched_getaffinity(0)))
-    )
+    environment.setdefault("OMP_NUM_THREADS", str(_cores_of_task(environment)))
+
+
+def _cores_of_task(environment: Mapping[str, str]) -> int:
+    """Cores that a task of srun may keep busy: those it is bound to, at most as many as it was promised, and its share
+    of the machine where nothing was promised and it is not bound."""
+    cores = len(os.sched_getaffinity(0))
+    if "SLURM_CPUS_PER_TASK" in environment:
+        return min(cores, int(environment["SLURM_CPUS_PER_TASK"]))
+    beside = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))  # 8(x100),7
+    return max(1, cores // int(beside.group())) if beside and cores == os.cpu_count() else cores
 
 
 def first_host(nodes: str) -> str:

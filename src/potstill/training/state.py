@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from potstill.allocation import keep_freed_memory
 from potstill.training.averaging import WarmingAverage
 from potstill.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
-from potstill.training.compute import compile_model
+from potstill.training.compiling import compile_model
 from potstill.training.optimization import Optimization
 from potstill.training.processes import accelerator_for
 from potstill.training.student import Student, StudentOutputs, freeze_batch_norm
