@@ -1,9 +1,9 @@
 """What training costs: the step, live sources, layouts, the way from files to the student, and the levers, measured.
 
-    python benchmarks/training.py step           # 28 sources beside plain fine-tuning, seconds and memory; 4 minutes
+    python benchmarks/training.py step           # 28 sources beside plain fine-tuning, seconds and memory; 10 minutes
     python benchmarks/training.py live           # cached answers beside live sources; 15 minutes
-    python benchmarks/training.py layout         # measured precision and layout beside torch's default; 5 minutes
-    python benchmarks/training.py throughput     # images a second from JPEG files; 4 minutes
+    python benchmarks/training.py layout         # measured precision and layout beside torch's default; 9 minutes
+    python benchmarks/training.py throughput     # images a second from JPEG files; 8 minutes
     python benchmarks/training.py levers_cost    # of mixup, standardised logits, ...; 2 minutes
     python benchmarks/training.py page           # writes what was measured into the tables of docs/training.md
 

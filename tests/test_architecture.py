@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "allocation": set(),
     "convolutions": set(),
-    "models": BASE | {"files"},
+    "models": BASE | {"files", "models"},
     "data": BASE | {"files", "data"},
     "sources": BASE | {"convolutions", "files", "models", "data", "sources", "demo"},
     "cache": BASE | {"allocation", "files", "models", "data", "sources", "cache"},

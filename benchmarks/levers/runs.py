@@ -4,7 +4,7 @@
 
 Repeat the command until it says that all runs are done: each run leaves a file under `.build-data/levers/runs/`, and
 what is there is not run again. Needs the targets of benchmarks/metric_choice/targets.py. A run takes 3 to 15 seconds
-on one core; all of them are 400.
+on one core; all of them are 360.
 """
 
 from __future__ import annotations

@@ -59,8 +59,7 @@ def _in_own_process(variant: str) -> dict[str, int]:
 
 def _measure_one(variant: str) -> dict[str, int]:
     """What the process of one variant prints."""
-    from training_sections.step import ZOOS
-    from training_sections.workload import distilled_run, measured_compute, seconds_of_step, supervised_run
+    from training_sections.workload import ZOOS, distilled_run, measured_compute, seconds_of_step, supervised_run
 
     # Choosing a layout by measurement would leave its own mark on the peak; the parent has done it.
     compute = measured_compute("timm/mobilenetv3_small_100")

@@ -46,6 +46,13 @@ def zoo_of(classes: int, sources: int = 28) -> SourceClasses:
     return {f"{classes}-classes-{number:02d}": classes for number in range(sources)}
 
 
+ZOOS: Mapping[str, SourceClasses] = {
+    "2,492 classes": zoo_of(89),
+    "7,980 classes": zoo_of(285),
+    "mixed zoo": {**zoo_of(89, 24), **zoo_of(1000, 3), **zoo_of(21_841, 1)},
+}
+
+
 @dataclass(frozen=True)
 class Run:
     """What `train_student` needs; the student is built anew for each call, so that all start alike."""

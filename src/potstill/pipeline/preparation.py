@@ -79,6 +79,7 @@ def device_of(config: RunConfig) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=config.device)
+    # torch says so in three ways: a wrong name, a build without CUDA, a kind of device that it only knows by name.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"There is no device '{config.device}' here ({reason}). Use --device auto or cpu.") from None
