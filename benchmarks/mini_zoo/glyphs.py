@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from fontTools.ttLib import TTFont
-from parts import Part, fit_ink, make_part
-from PIL import Image, ImageDraw, ImageFont
+from parts import GLYPH_BOX, SIZE, Part, make_part  # puts benchmarks/ on the path
+from PIL import ImageFont
 
-FACES_A_FAMILY = 6
-DRAWN_AT = 72  # pixels
+from material.fitting import fit_ink
+from material.typefaces import draw_character, list_faces, open_face
+
 GREEK = "".join(chr(code) for code in range(0x3B1, 0x3CA) if code != 0x3C2)  # without the final sigma
 GREEK_NAMES = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
@@ -32,44 +32,13 @@ ALPHABETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def list_faces(fonts: Path) -> dict[str, list[tuple[Path, frozenset[int]]]]:
-    """family in lower case -> its faces (file, code points), at most six spread over the sorted files of a family."""
-    families: dict[str, dict[str, tuple[Path, frozenset[int]]]] = {}
-    for path in sorted(fonts.rglob("*")):
-        if path.suffix.lower() not in (".ttf", ".otf") or path.is_symlink():
-            continue
-        try:
-            with TTFont(path, lazy=True) as font:
-                family = font["name"].getBestFamilyName()
-                style = font["name"].getBestSubFamilyName() or path.stem
-                code_points = frozenset(font.getBestCmap() or {})
-        except Exception:  # a font that fontTools cannot read is left out, whatever the reason
-            continue
-        if family:
-            families.setdefault(family.lower(), {}).setdefault(style.lower(), (path, code_points))
-    chosen = {}
-    for family, faces in sorted(families.items()):
-        listed = [faces[style] for style in sorted(faces)]
-        picks = np.unique(np.linspace(0, len(listed) - 1, FACES_A_FAMILY).round().astype(int))
-        chosen[family] = [listed[pick] for pick in picks]
-    return chosen
-
-
-def draw_character(font: ImageFont.FreeTypeFont, character: str) -> npt.NDArray[np.uint8] | None:
-    """The character's ink, fitted into 32 x 32; None when the face draws nothing."""
-    canvas = Image.new("L", (3 * DRAWN_AT, 3 * DRAWN_AT))
-    ImageDraw.Draw(canvas).text((DRAWN_AT, DRAWN_AT), character, fill=255, font=font)
-    return fit_ink(np.asarray(canvas))
-
-
 def draw_alphabets(fonts: Path) -> dict[str, Part]:
     """All parts of `ALPHABETS`. A face takes part in an alphabet when it has all its characters."""
     rows: dict[str, list[tuple[npt.NDArray[np.uint8], int, str]]] = {name: [] for name in ALPHABETS}
     for family, faces in list_faces(fonts).items():
         for path, code_points in faces:
-            try:
-                font = ImageFont.truetype(str(path), DRAWN_AT)
-            except OSError:  # a bitmap-only or damaged face
+            font = open_face(path)
+            if font is None:
                 continue
             for name, (_, characters) in ALPHABETS.items():
                 if code_points.issuperset(map(ord, "".join(characters))):
@@ -80,7 +49,11 @@ def draw_alphabets(fonts: Path) -> dict[str, Part]:
 def _draw_face(
     font: ImageFont.FreeTypeFont, characters: tuple[str, ...], family: str
 ) -> list[tuple[npt.NDArray[np.uint8], int, str]]:
-    drawn = [(draw_character(font, c), label) for label, text in enumerate(characters) for c in text]
+    drawn = [
+        (draw_character(font, c, size=SIZE, box=GLYPH_BOX), label)
+        for label, text in enumerate(characters)
+        for c in text
+    ]
     rows = [(ink, label, family) for ink, label in drawn if ink is not None]
     # A face that draws the same box or dingbat for many characters has no real alphabet.
     return rows if len({ink.tobytes() for ink, _, _ in rows}) >= 0.7 * len(drawn) else []
@@ -93,7 +66,7 @@ def read_handwritten(package: Path) -> Part:
         values = json.loads((package / "src" / "digits" / f"{digit}.json").read_text())["data"]
         pictures = (np.array(values, dtype=np.float32).reshape(-1, 28, 28) * 255).round().astype(np.uint8)
         for index, picture in enumerate(pictures):
-            ink = fit_ink(picture)
+            ink = fit_ink(picture, size=SIZE, box=GLYPH_BOX)
             if ink is not None:
                 rows.append((ink, digit, f"mnist-{digit}-{index}"))
     return make_part(rows, tuple(string.digits))

@@ -7,15 +7,17 @@ and report their accuracy on the test side; the pool side is left to the project
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-Side = Literal["source", "pool", "test"]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from material.sides import Side, side_of
+
 SIZE = 32  # pixels of a stored picture
 GLYPH_BOX = 28  # pixels of the longer side of the ink
 
@@ -33,36 +35,6 @@ class Part:
         """The pictures whose group lies on that side."""
         keep = np.array([side_of(group) == side for group in self.groups])
         return Part(self.images[keep], self.labels[keep], self.groups[keep], self.classes)
-
-
-def side_of(group: str) -> Side:
-    """Side of a group: 40 % source, 30 % pool, 30 % test, by a hash of its name."""
-    bucket = int(hashlib.blake2b(group.encode(), digest_size=8).hexdigest(), 16) % 10
-    return "source" if bucket < 4 else "pool" if bucket < 7 else "test"
-
-
-def fit_ink(ink: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-    """Crop to the ink, scale its longer side to 28 pixels, centre it in 32 x 32; None where there is no ink."""
-    rows, columns = np.nonzero(ink.max(axis=1) > 40)[0], np.nonzero(ink.max(axis=0) > 40)[0]
-    if len(rows) == 0 or len(columns) == 0:
-        return None
-    crop = Image.fromarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    scale = GLYPH_BOX / max(crop.size)
-    small = crop.resize((max(1, round(crop.width * scale)), max(1, round(crop.height * scale))), Image.Resampling.BOX)
-    canvas = Image.new("L", (SIZE, SIZE))
-    canvas.paste(small, ((SIZE - small.width) // 2, (SIZE - small.height) // 2))
-    return np.asarray(canvas)
-
-
-def fit_picture(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    """Scale the longer side of a picture to 32 pixels and centre it on a transparent square, uint8 `(32, 32, 4)`."""
-    picture = picture.convert("RGBA")
-    box = picture.getchannel("A").getbbox()
-    picture = picture.crop(box) if box else picture
-    picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    canvas = Image.new("RGBA", (SIZE, SIZE))
-    canvas.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
-    return np.asarray(canvas)
 
 
 def make_part(rows: list[tuple[npt.NDArray[np.uint8], int, str]], classes: tuple[str, ...]) -> Part:

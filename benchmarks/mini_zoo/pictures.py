@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from parts import Part, fit_picture, make_part
+from parts import SIZE, Part, make_part  # puts benchmarks/ on the path
 from PIL import Image, ImageDraw, ImageFont
+
+from material.fitting import fit_picture
 
 Row = tuple[npt.NDArray[np.uint8], int, str]
 CONTEXTS = ("actions", "apps", "categories", "devices", "emblems", "emotes", "mimetypes", "places", "status")
@@ -33,7 +35,7 @@ def read_icons(icons: Path) -> Part:
                 continue
             taken.add((theme, context, path.stem))
             with Image.open(path) as picture:
-                rows.append((fit_picture(picture), CONTEXTS.index(context), path.stem))
+                rows.append((fit_picture(picture, size=SIZE), CONTEXTS.index(context), path.stem))
     return make_part(rows, CONTEXTS)
 
 
@@ -63,7 +65,7 @@ def read_emoji(fonts: Path, emoji_test: Path) -> Part:
             canvas = Image.new("RGBA", (2 * EMOJI_SIZE, 2 * EMOJI_SIZE))
             ImageDraw.Draw(canvas).text((20, 20), character, font=font, fill="black", embedded_color=font is colour)
             if canvas.getchannel("A").getbbox():
-                rows.append((fit_picture(canvas), classes.index(group), f"{ord(character):x}"))
+                rows.append((fit_picture(canvas, size=SIZE), classes.index(group), f"{ord(character):x}"))
     return make_part(rows, classes)
 
 
@@ -77,6 +79,6 @@ def read_clip_art(clip_art: Path) -> Part:
             continue
         with Image.open(path) as picture:
             if picture.width * picture.height <= MOST_PIXELS:
-                rows.append((fit_picture(picture), 0, path.stem))
+                rows.append((fit_picture(picture, size=SIZE), 0, path.stem))
     part = make_part(rows, ("clip art",))
     return Part(part.images, np.arange(len(part.labels)), part.groups, ("instance",))

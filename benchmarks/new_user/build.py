@@ -17,6 +17,7 @@ import json
 import logging
 import shutil
 import subprocess
+import sys
 import tarfile
 import time
 from collections import Counter
@@ -36,6 +37,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from material.sides import side_of  # noqa: E402
+
 DEFAULT_OUTPUT = ROOT / ".build-data" / "new_user"
 IMAGENET_WEIGHTS = ROOT / ".build-data" / "imagenet_weights"
 STUDENT = "tf_efficientnet_lite0"
@@ -71,12 +76,6 @@ class Emoji:
     label: str
     sublabel: str
     image: npt.NDArray[np.uint8]
-
-
-def side_of(group: str) -> str:
-    """The side of a group, the same in every benchmark of this repository: "source", "pool" or "test"."""
-    digit = int(hashlib.blake2b(group.encode(), digest_size=8).hexdigest(), 16) % 10
-    return "source" if digit < 4 else "pool" if digit < 7 else "test"
 
 
 def fetch_emoji(artist: str, folder: Path) -> Path:
