@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from potstill.baselines.softmatch import SoftMatch
 from potstill.baselines.supervised import supervised_objective
 from potstill.errors import CheckpointError, Interrupted
 from potstill.training.batches import BatchPlan, TrainingBatches
@@ -45,19 +46,23 @@ class RandomViews:
         return ((images.float() - 128) / 64).contiguous(memory_format=torch.channels_last)
 
 
-def train(settings: Optimization, *, drop_rate: float = 0.0, mixup: float = 0.0, **options: Any) -> Trained:
+def train(
+    settings: Optimization, *, drop_rate: float = 0.0, mixup: float = 0.0, remembering: bool = False, **options: Any
+) -> Trained:
     torch.manual_seed(5)
     student = Student(timm.create_model("test_efficientnet", num_classes=3, drop_rate=drop_rate), {})
     batches = TrainingBatches(
         RandomViews(),
         np.arange(ROWS) % 3,
         pool_size=ROWS,
-        plan=BatchPlan(labeled=8),
+        plan=BatchPlan(
+            labeled=8, pool_weak=8 * remembering, pool_strong=8 * remembering, forward_only_weak=remembering
+        ),
         steps=settings.steps,
         seed=0,
         parts=settings.accumulation,
     )
-    objective = supervised_objective()
+    objective = SoftMatch(3, momentum=0.5) if remembering else supervised_objective()
     objective = mixed(objective, alpha=mixup) if mixup else objective
     return train_student(student, batches, objective, settings=settings, **options)
 
@@ -88,6 +93,7 @@ VARIANTS: dict[str, tuple[Optimization, dict[str, Any]]] = {
     "dropout": (SETTINGS, {"drop_rate": 0.3}),
     "bfloat16": (replace(SETTINGS, compute=ComputeChoice("bfloat16", channels_last=True)), {}),
     "contiguous": (replace(SETTINGS, compute=ComputeChoice("float32", channels_last=False)), {}),
+    "an objective that remembers": (SETTINGS, {"remembering": True}),
     "last weights": (replace(SETTINGS, ema=0.0), {}),
 }
 

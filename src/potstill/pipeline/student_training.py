@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from torch import nn
 
 from potstill.baselines.fixmatch import fixmatch_objective
 from potstill.baselines.frozen_probe import put_probe_head
+from potstill.baselines.pseudo_label import pseudo_label_objective
+from potstill.baselines.softmatch import SoftMatch
 from potstill.baselines.supervised import supervised_objective
 from potstill.config import MACHINE_FIELDS, RunConfig
 from potstill.data import (
@@ -68,7 +70,11 @@ def train_gradients(
     used = weights.used if weights else ()
     material = with_stored_views(material, target, used, config, progress)
     clusters = settle_clusters(material, used, pool, cache_dir_of(config))
-    answers = source_answers(material, weights, pool, config, clusters=clusters) if weights else None
+    answers = (
+        source_answers(material, weights, pool, config, clusters=clusters, shuffled=choice.shuffled)
+        if weights
+        else None
+    )
     batches = _batches(choice, target, config, pool, dataset, answers)
     student = build_student(
         config.student,
@@ -84,7 +90,7 @@ def train_gradients(
         trained = train_student(
             student,
             batches,
-            _objective(choice, answers, weights, config),
+            _objective(choice, len(target.classes), answers, weights, config),
             settings=_optimization(config, batches.steps, target.split.seed),
             loading=Loading(config.workers, config.worker_start),
             checkpoints=CheckpointPolicy(directory / CHECKPOINT, fingerprint=fingerprint),
@@ -231,13 +237,24 @@ def _optimization(config: RunConfig, steps: int, seed: int) -> Optimization:
 
 
 def _objective(
-    choice: MethodChoice, answers: SourceAnswers | None, weights: SourceWeights | None, config: RunConfig
+    choice: MethodChoice,
+    num_classes: int,
+    answers: SourceAnswers | None,
+    weights: SourceWeights | None,
+    config: RunConfig,
 ) -> Objective:
-    if choice.name == "fixmatch":
+    rivals: dict[str, Callable[[], Objective]] = {
+        "pseudo-label": pseudo_label_objective,
+        "fixmatch": lambda: fixmatch_objective(threshold=config.threshold),
+        "softmatch": lambda: SoftMatch(num_classes),
+    }
+    if choice.name in rivals:
         unused = [name for name in ("mixup", "label_smoothing") if getattr(config, name)]
         if unused:
-            log.warning("fixmatch takes no part in %s: its loss compares two views of an image", " and ".join(unused))
-        return fixmatch_objective(threshold=config.threshold)
+            log.warning(
+                "%s takes no part in %s: it labels images by its own answers", choice.name, " and ".join(unused)
+            )
+        return rivals[choice.name]()
     if answers is not None and weights is not None:
         objective = source_space_objective(
             [weights.values[name] for name in answers.sources],

@@ -21,6 +21,8 @@ _MISTAKES = 6
 _MEANINGS = {
     "transfer": "trained on the labeled images only",
     "probe": "the student's starting features, frozen, with a linear classifier on top",
+    "pseudo-label": "labeled images, and its own guesses on unlabeled ones, more and more (no sources)",
+    "softmatch": "labeled images, and its own guesses on unlabeled ones, weighted by confidence (no sources)",
     "fixmatch": "labeled images, and its own confident guesses on unlabeled ones (no sources)",
     "nearest": "taught by the one most related source",
     "equal": "taught by all sources alike",

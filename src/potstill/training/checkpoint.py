@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after `step` finished steps of `steps`. `tensors` keys start with `student.`, `average.` or `optimizer.`"""
+    """State after `step` finished steps of `steps`.
+
+    `tensors` keys start with `student.`, `average.`, `optimizer.` or `objective.`.
+    """
 
     step: int
     steps: int

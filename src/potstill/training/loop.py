@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -32,7 +32,8 @@ class Forward(Protocol):
 
 Objective = Callable[[Forward, Batch], Mapping[str, Tensor]]
 """(student, batch) -> named terms; `loss` is the one that is minimised, the others are shown beside it. Every term is
-a mean over the rows of the batch, so that the mean over equal parts of a batch is that of the whole."""
+a mean over the rows of the batch, so that the mean over equal parts of a batch is that of the whole. One that remembers
+earlier batches is a torch module, whose buffers are saved and restored with the student."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def train_student(
     """
     device = accelerator_for(settings.device).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), repeatable_convolutions(device):
-        state = TrainingState(student, settings)
+        state = TrainingState(student, settings, memory=objective if isinstance(objective, nn.Module) else None)
         _check_parts(state, batches, settings)
         if checkpoints is not None:
             state.restore(load_checkpoint(checkpoints.path, fingerprint=checkpoints.fingerprint))
@@ -181,6 +182,7 @@ def _train_step(
         # Dropout and mixing depend on step and part alone, so that a resumed run draws the same numbers.
         torch.manual_seed((((settings.seed + (part << 20)) << 32) + state.step) % 2**63)
         batch = batches.on_device(next(prepared), state.accelerator.device)
+        batch = replace(batch, progress=state.step / state.steps)
         with state.gradients_of_one_process(more_to_come=part != parts[-1]):
             terms = objective(state.forward, batch)
             state.accelerator.backward(terms["loss"] / len(parts))

@@ -16,6 +16,7 @@ from potstill.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others in one place: they read the same caches before the first step."""
@@ -107,6 +108,17 @@ def agree(accelerator: Accelerator, *values: float) -> tuple[float, ...]:
     told = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
     torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
     return tuple(told.tolist())
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes, the same in each; the tensor itself where there is one."""
+    import torch
+
+    if process_count() == 1 or not torch.distributed.is_initialized():
+        return values
+    total = values.clone()
+    torch.distributed.all_reduce(total)
+    return total / process_count()
 
 
 def require_same_step(accelerator: Accelerator, step: int) -> None:

@@ -24,10 +24,10 @@ class TrainingState:
     """A student on its device with optimiser, averaged weights and history.
 
     `step` counts finished steps of `steps`; `seconds` is the time that they took, over all sittings; `pace` is that of
-    TimeLimit.
+    TimeLimit. `memory` is an objective that remembers earlier batches.
     """
 
-    def __init__(self, student: Student, settings: Optimization) -> None:
+    def __init__(self, student: Student, settings: Optimization, *, memory: nn.Module | None = None) -> None:
         self.accelerator = accelerator_for(settings.device)
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
@@ -52,6 +52,7 @@ class TrainingState:
         self.accelerator.free_memory()  # it would keep every student that it ever prepared
         self._module: Callable[..., StudentOutputs] = compile_model(wrapped, settings.compute)
         self._compute = settings.compute
+        self._memory = nn.Module() if memory is None else memory.to(self.accelerator.device)
         self.step = 0
         self.steps = settings.steps
         self.seconds = 0.0
@@ -87,6 +88,7 @@ class TrainingState:
             "student.": self.student.state_dict(),
             "average.": self.average.state_dict(),
             "optimizer.": optimizer_tensors(self.optimizer),
+            "objective.": self._memory.state_dict(),
         }
         tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
         return Checkpoint(self.step, self.steps, self.seconds, self.pace, self.history, tensors)
@@ -98,5 +100,6 @@ class TrainingState:
         self.student.load_state_dict(checkpoint.part("student."))
         self.average.load_state_dict(checkpoint.part("average."))
         restore_optimizer(self.optimizer, checkpoint.part("optimizer."))
+        self._memory.load_state_dict(checkpoint.part("objective."))
         self.step, self.steps = checkpoint.step, checkpoint.steps
         self.seconds, self.pace, self.history = checkpoint.seconds, checkpoint.pace, list(checkpoint.history)

@@ -37,7 +37,7 @@ class Batch:
     `pool_rows` `(M,)` int64 are positions in the pool, `pool_passes` the pass over the pool that each belongs to;
     `pool_weak` and `pool_strong` are two views of those images
     (either may be None when the method does not need it). `answers` is what each source says about them, in the order
-    of the student's sources.
+    of the student's sources. `progress` is the share of the run that is done, in [0, 1).
     """
 
     labeled_images: torch.Tensor
@@ -47,6 +47,7 @@ class Batch:
     pool_strong: torch.Tensor | None
     pool_passes: torch.Tensor | None = None
     answers: tuple[SoftTargets, ...] = ()
+    progress: float = 0.0
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """The batch with every tensor replaced by what the function makes of it."""
