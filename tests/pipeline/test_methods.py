@@ -59,8 +59,15 @@ def test_a_source_can_be_left_out_of_what_uses_sources() -> None:
     choice = parse_method("nearest-without-big-birds")
     assert (choice.base, choice.left_out) == ("nearest", "big-birds")
     assert parse_method("probe").left_out is None
+    choice = parse_method("nearest-only-big-birds")
+    assert (choice.base, choice.left_out, choice.only) == ("nearest", None, "big-birds")
+    choice = parse_method("weighted-shuffled-without-birds")
+    assert (choice.base, choice.shuffled, choice.left_out) == ("weighted", True, "birds")
+    assert not parse_method("weighted").shuffled
     with pytest.raises(UsageError, match="fixmatch uses no sources"):
         parse_method("fixmatch-without-birds")
+    with pytest.raises(UsageError, match="transfer uses no sources"):
+        parse_method("transfer-shuffled")
     with pytest.raises(UnknownNameError, match="Did you mean 'equal'"):
         parse_method("eqal")
 

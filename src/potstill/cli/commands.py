@@ -163,7 +163,11 @@ def compare(
     output: Output,
     settings: RunConfig,
     methods: Annotated[
-        str | None, typer.Option(help=f"Comma-separated; METHOD-without-SOURCE too.  [default: {DEFAULT_METHODS}]")
+        str | None,
+        typer.Option(
+            help="Comma-separated; METHOD-without-SOURCE, METHOD-only-SOURCE, METHOD-shuffled too.  "
+            f"[default: {DEFAULT_METHODS}]"
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Label draws: seeds 0 .. K-1.  [default: 3]", min=1)] = None,
     overwrite: Overwrite = False,

@@ -70,7 +70,7 @@ def compare(
         output: its root directory: results.json, report.html, config.yaml, splits-seed<k>.csv and one run
             directory for each method and seed.
         config: settings; what they leave open is decided here and written to config.yaml.
-        methods: names of methods, or METHOD-without-SOURCE.
+        methods: names of methods, or one with an ending (see `methods.MethodChoice`).
         seeds: seeds 0 .. seeds - 1.
         overwrite: start again where a comparison is.
         resume: go on where a comparison is.

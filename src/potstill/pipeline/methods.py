@@ -9,7 +9,7 @@ from potstill.config import RunConfig
 from potstill.errors import UsageError, unknown_name
 from potstill.training.batches import BatchPlan
 
-WITHOUT = "-without-"
+WITHOUT, ONLY, SHUFFLED = "-without-", "-only-", "-shuffled"
 
 
 def _labeled_rows(config: RunConfig) -> BatchPlan:
@@ -44,7 +44,9 @@ class Method:
 METHODS: dict[str, Method] = {
     "transfer": Method(_labeled_rows),
     "probe": Method(None),
+    "pseudo-label": Method(_labeled_and_pool_rows),
     "fixmatch": Method(_fixmatch_rows),
+    "softmatch": Method(_fixmatch_rows),
     "nearest": Method(_labeled_and_pool_rows, scheme="nearest"),
     "equal": Method(_labeled_and_pool_rows, scheme="equal"),
     "weighted": Method(_labeled_and_pool_rows, scheme="config"),
@@ -54,12 +56,18 @@ METHODS: dict[str, Method] = {
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A method as the user wrote it: `weighted`, or `weighted-without-SOURCE` to leave a source out."""
+    """A method as the user wrote it.
+
+    `METHOD-without-SOURCE` leaves a source out, `METHOD-only-SOURCE` uses no other. `METHOD-shuffled` is a control: the
+    sources' answers belong to other images, so that they cannot tell the student anything about what it sees.
+    """
 
     name: str
     base: str
     method: Method
-    left_out: str | None
+    left_out: str | None = None
+    only: str | None = None
+    shuffled: bool = False
 
 
 def parse_method(name: str) -> MethodChoice:
@@ -67,14 +75,18 @@ def parse_method(name: str) -> MethodChoice:
 
     Raises:
         UnknownNameError: no such method.
-        UsageError: a source is left out of a method that uses none.
+        UsageError: something is said about the sources of a method that uses none.
     """
     base, _, left_out = name.partition(WITHOUT)
+    base, _, only = (base, "", "") if left_out else base.partition(ONLY)
+    shuffled = base.endswith(SHUFFLED)
+    base = base.removesuffix(SHUFFLED)
     if base not in METHODS:
         raise unknown_name("method", base, METHODS)
     method = METHODS[base]
-    if left_out and method.scheme is None:
+    if base != name and method.scheme is None:
         raise UsageError(
-            f"'{name}' leaves out a source, but {base} uses no sources. Use for instance weighted{WITHOUT}NAME."
+            f"'{name}' says something about sources, but {base} uses no sources. "
+            f"Use for instance weighted{WITHOUT}NAME."
         )
-    return MethodChoice(name, base, method, left_out or None)
+    return MethodChoice(name, base, method, left_out or None, only or None, shuffled)

@@ -36,10 +36,10 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
         return None
     config = overridden(config, choice.name, choice.base)
     scores = ranking.scores()
-    if choice.left_out is not None:
-        if choice.left_out not in {row.name for row in ranking.sources}:
-            raise unknown_name("source to leave out", choice.left_out, scores)
-        scores.pop(choice.left_out, None)
+    for named, what in ((choice.left_out, "source to leave out"), (choice.only, "source to use alone")):
+        if named is not None and named not in {row.name for row in ranking.sources}:
+            raise unknown_name(what, named, scores)
+    scores = {name: score for name, score in scores.items() if name != choice.left_out and choice.only in (None, name)}
     if not scores:
         reasons = {reason for row in ranking.sources if (reason := _why_unscored(row, ranking.metric))}
         raise UsageError(
@@ -84,8 +84,14 @@ def source_answers(
     config: RunConfig,
     *,
     clusters: Mapping[str, Clusters],
+    shuffled: bool = False,
 ) -> SourceAnswers:
-    """The answers over the pool of every source with a weight; `clusters` stand in for classes that a source lacks."""
+    """The answers over the pool of every source with a weight; `clusters` stand in for classes that a source lacks.
+
+    When `shuffled`, every image gets the answers to another one, the same for all sources.
+    """
+    if shuffled:
+        pool = tuple(np.random.default_rng(0).permutation(np.array(pool, dtype=object)))
     views = {name: _views_of(material.outputs[name], pool, clusters.get(name)) for name in weights.used}
     temperatures = dict.fromkeys(views, config.temperature)
     if config.source_temperature == "entropy":

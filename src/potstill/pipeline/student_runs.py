@@ -54,7 +54,7 @@ def train_method(
     """Train one student by `method` on the label draw of `target`, evaluate it on the test part, write its directory.
 
     Args:
-        method: a name of METHODS, or METHOD-without-SOURCE.
+        method: a name of METHODS, or one with an ending (see `methods.MethodChoice`).
         target: the label draw.
         material: source outputs over the target's images.
         ranking: of the sources on this label draw.

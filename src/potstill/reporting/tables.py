@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,11 @@ def _known(value: float | None) -> str:
     return MISSING if value is None else f"{value:.2f}" if 0 < value < 1 else count(int(value))
 
 
+def _in_lines(method: str) -> str:
+    """What a method's name says about its sources, on lines of its own."""
+    return re.sub(r"-(without|only|shuffled)(-|$)", r"\n\1 ", method).rstrip()
+
+
 def comparison_table(results: Mapping[str, Any], *, against: Sequence[str] = ("transfer", "fixmatch")) -> Table:
     """The methods of a `compare` JSON, best first, and below them the references.
 
@@ -100,7 +106,7 @@ def comparison_table(results: Mapping[str, Any], *, against: Sequence[str] = ("t
         runs = finished_runs(results, method)
         figures = summary.get(method) or {"mean": average([run.get("accuracy") for run in runs]), "delta_vs": {}}
         table.add_row(
-            Text(method.replace("-without-", "\nwithout "), style="bold" if method == best else ""),
+            Text(_in_lines(method), style="bold" if method == best else ""),
             _with_interval(points(figures["mean"]), figures.get("ci95")),
             points(figures.get("sd")),
             *[_delta(figures["delta_vs"].get(name)) for name in baselines],
