@@ -82,8 +82,10 @@ def probe_logits(probe: Probe, features: npt.ArrayLike) -> Float64s:
     return np.asarray(matrix @ probe.coefficients + probe.intercept, dtype=np.float64)
 
 
-def held_out_logits(features: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int) -> Float64s:
-    """Logits of every image by the probe of `fit_probe` fitted without it, in closed form.
+def held_out_logits(
+    features: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int, *, groups: npt.ArrayLike | None = None
+) -> Float64s:
+    """Logits of every image by the probe of `fit_probe` fitted without it and its group, in closed form.
 
     Penalty and temperature are chosen once, on these predictions. Arguments, errors and cost are as in `fit_probe`.
 
@@ -95,7 +97,7 @@ def held_out_logits(features: npt.ArrayLike, labels: npt.ArrayLike, num_classes:
     """
     matrix, index = check_labeled(features, labels, num_classes)
     ridge = decompose(matrix, index, num_classes)
-    _, temperature, held_out = calibrate(ridge, index, np.arange(len(index)), penalty=None)
+    _, temperature, held_out = calibrate(ridge, index, groups_of(groups, len(index)), penalty=None)
     return np.where(ridge.shares > 0, held_out / temperature, ABSENT_LOGIT)
 
 

@@ -1,0 +1,91 @@
+"""The stack of sources: choices, calibration and what it must not depend on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from potstill.distillation.stacking import MOST_JUDGED, Stack, stack_sources, unit_directions
+from potstill.errors import SimilarityError
+
+CLASSES, LABELED, POOL = 4, 60, 300
+
+
+def make_sources(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Two sources that each tell two pairs of classes apart, one that knows nothing; labels of the whole pool."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, POOL)
+    first = np.eye(2)[labels // 2] * 2 + rng.normal(0, 0.7, (POOL, 2))
+    second = np.eye(2)[labels % 2] * 2 + rng.normal(0, 0.7, (POOL, 2))
+    noise = [np.concatenate([part, rng.normal(0, 1, (POOL, 6))], axis=1) for part in (first, second)]
+    return {"halves": noise[0], "parity": noise[1], "nothing": rng.normal(0, 1, (POOL, 8))}, labels
+
+
+def stacked(sources: dict[str, np.ndarray], labels: np.ndarray, **options: object) -> Stack:
+    return stack_sources(sources, np.arange(LABELED), labels[:LABELED], CLASSES, **options)  # type: ignore[arg-type]
+
+
+def test_complementary_sources_are_joined_and_a_useless_one_is_not() -> None:
+    sources, labels = make_sources()
+    stack = stacked(sources, labels)
+    assert set(stack.shares) == {"halves", "parity"}
+    assert sum(stack.shares.values()) == pytest.approx(1)
+    right = (stack.probs[LABELED:].argmax(axis=1) == labels[LABELED:]).mean()
+    alone = [stacked({name: sources[name]}, labels) for name in ("halves", "parity")]
+    assert right > 0.15 + max((each.probs[LABELED:].argmax(axis=1) == labels[LABELED:]).mean() for each in alone)
+    assert stack.loss < min(each.loss for each in alone)
+    assert abs(stack.accuracy - right) < 0.12  # held out, so it tells what is to be expected of the pool
+
+
+def test_probs_are_calibrated_distributions_and_labels_are_known() -> None:
+    sources, labels = make_sources()
+    probs = stacked(sources, labels).probs
+    assert probs.dtype == np.float32
+    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(probs[:LABELED], np.eye(CLASSES)[labels[:LABELED]])
+    confidence, right = probs[LABELED:].max(axis=1), probs[LABELED:].argmax(axis=1) == labels[LABELED:]
+    assert abs(confidence.mean() - right.mean()) < 0.1
+
+
+def test_scale_shift_names_and_order_of_sources_do_not_matter() -> None:
+    sources, labels = make_sources()
+    known = stacked(sources, labels)
+    changed = {"z": sources["nothing"], "y": 1e3 * sources["parity"] - 7, "x": sources["halves"] * 1e-3}
+    again = stacked(changed, labels)
+    np.testing.assert_allclose(again.probs, known.probs, atol=2e-4)
+    assert again.shares == {"x": known.shares["halves"], "y": known.shares["parity"]}
+
+
+def test_copies_of_a_group_do_not_vouch_for_each_other() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.arange(LABELED) // 2 % CLASSES
+    noise = np.repeat(rng.normal(0, 1, (LABELED // 2, 200)), 2, axis=0) + rng.normal(0, 1e-3, (LABELED, 200))
+    rows = np.arange(LABELED)
+    alone = stack_sources({"noise": noise}, rows, labels, CLASSES)
+    grouped = stack_sources({"noise": noise}, rows, labels, CLASSES, groups=[str(row // 2) for row in rows])
+    assert alone.accuracy > 0.6
+    assert grouped.accuracy < 0.45  # chance is 0.25
+
+
+def test_dimensions_that_hardly_vary_are_not_blown_up() -> None:
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.normal(0, 1, (50, 5)), 3 + 1e-9 * rng.normal(0, 1, (50, 5))], axis=1)
+    directions = unit_directions(features)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, rtol=1e-5)
+    assert np.abs(directions[:, 5:]).max() < 1e-3
+
+
+def test_with_many_labels_the_choice_looks_at_some_of_them() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(2 * MOST_JUDGED) % CLASSES
+    features = np.eye(CLASSES)[labels] + rng.normal(0, 0.5, (len(labels), CLASSES))
+    stack = stack_sources({"good": features}, np.arange(len(labels)), labels, CLASSES)
+    assert stack.accuracy > 0.7
+    np.testing.assert_array_equal(stack.probs, np.eye(CLASSES)[labels])
+
+
+def test_without_anything_to_hold_out_there_is_no_stack() -> None:
+    with pytest.raises(SimilarityError, match="at least one source"):
+        stack_sources({}, np.arange(4), np.arange(4), 4)
+    with pytest.raises(SimilarityError, match="2 labels"):
+        stack_sources({"one": np.eye(4)}, np.arange(4), np.arange(4), 4)
