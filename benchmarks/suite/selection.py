@@ -1,0 +1,100 @@
+"""From everything that was collected to what a task keeps: sides, near-duplicates, classes, sizes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from material.sides import Side, side_of
+from suite.backbones import backbone_features
+from suite.collectors.picture import Picture
+from suite.near_duplicates import Closeness, clusters_of, kept_on_one_side, near_pairs, perceptual_hash
+
+SIDES: tuple[Side, ...] = ("source", "pool", "test")
+MOST = {"source": 4000, "pool": 2000, "test": 1500}  # images of a task
+LEAST = {"source": 10, "pool": 8, "test": 4}  # images of a class
+CONSIDERED = 1.5  # times MOST: how many are looked at for near-duplicates
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a task keeps, and how many images were dropped because they are nearly on another side, too.
+
+    Classes of the source side are its own: a source may know more or fewer than the target has.
+    """
+
+    source: tuple[Picture, ...]
+    pool: tuple[Picture, ...]
+    test: tuple[Picture, ...]
+    near_duplicates: int
+
+
+def select_parts(collected: Mapping[str, Iterable[Picture]]) -> dict[str, Parts]:
+    """The parts of every task; tasks that are given together share no near-duplicate between their sides."""
+    considered = {name: _considered(pictures) for name, pictures in collected.items()}
+    every = [picture for pictures in considered.values() for picture in pictures]
+    keep = _without_near_duplicates(every)
+    parts, start = {}, 0
+    for name, pictures in considered.items():
+        kept = [picture for picture, stays in zip(pictures, keep[start : start + len(pictures)], strict=True) if stays]
+        start += len(pictures)
+        by_side = {side: [picture for picture in kept if side_of(picture.group) == side] for side in SIDES}
+        pool, test = _shared_classes(by_side["pool"], by_side["test"])
+        parts[name] = Parts(
+            source=_evenly(_large_classes(by_side["source"], LEAST["source"]), MOST["source"]),
+            pool=_evenly(pool, MOST["pool"]),
+            test=_evenly(test, MOST["test"]),
+            near_duplicates=len(pictures) - len(kept),
+        )
+    return parts
+
+
+def _considered(pictures: Iterable[Picture]) -> list[Picture]:
+    """Exact copies once, sizes near those that are kept; in an order that depends on origins alone."""
+    by_side: dict[Side, list[Picture]] = {side: [] for side in SIDES}
+    seen: set[tuple[Side, bytes]] = set()
+    for picture in sorted(pictures, key=lambda picture: picture.origin):
+        side = side_of(picture.group)
+        key = (side, picture.pixels.tobytes())
+        if key not in seen:
+            seen.add(key)
+            by_side[side].append(picture)
+    return [picture for side in SIDES for picture in _evenly(by_side[side], int(CONSIDERED * MOST[side]))]
+
+
+def _without_near_duplicates(pictures: list[Picture]) -> np.ndarray:
+    images = np.stack([picture.pixels for picture in pictures])
+    pairs = near_pairs(perceptual_hash(images), backbone_features(images), Closeness())
+    sides = np.array([side_of(picture.group) for picture in pictures])
+    return kept_on_one_side(clusters_of(pairs, len(pictures)), sides)
+
+
+def _large_classes(pictures: list[Picture], least: int) -> list[Picture]:
+    counts = Counter(picture.label for picture in pictures)
+    return [picture for picture in pictures if counts[picture.label] >= least]
+
+
+def _shared_classes(pool: list[Picture], test: list[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """The pictures of classes that have enough of them in both."""
+    large = [_large_classes(part, LEAST[side]) for part, side in ((pool, "pool"), (test, "test"))]
+    classes = {picture.label for picture in large[0]} & {picture.label for picture in large[1]}
+    return tuple([picture for picture in part if picture.label in classes] for part in large)  # type: ignore[return-value]
+
+
+def _evenly(pictures: list[Picture], most: int) -> tuple[Picture, ...]:
+    """At most about `most` pictures: every class is cut to the same size, none that is smaller loses any."""
+    sizes = Counter(picture.label for picture in pictures)
+    quota = max(sizes.values(), default=0)
+    while quota > 1 and sum(min(size, quota) for size in sizes.values()) > most:
+        quota -= 1
+    taken: Counter[str] = Counter()
+    kept = []
+    for picture in sorted(pictures, key=lambda picture: hashlib.blake2b(picture.origin.encode()).digest()):
+        if taken[picture.label] < quota:
+            taken[picture.label] += 1
+            kept.append(picture)
+    return tuple(sorted(kept, key=lambda picture: picture.origin))
