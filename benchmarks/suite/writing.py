@@ -17,7 +17,7 @@ from PIL import Image
 
 from suite.collectors.picture import Picture
 from suite.neighbours import nearest_neighbour_accuracy
-from suite.selection import SIDES, Parts
+from suite.selection import SIDES, Parts, is_held_out
 
 DESCRIPTION = "description.json"
 JPEG_QUALITY = 92
@@ -76,15 +76,6 @@ def _digest(pictures: tuple[Picture, ...]) -> str:
         digest.update(f"{picture.origin}\0{picture.label}\0{picture.group}\0".encode())
         digest.update(picture.pixels.tobytes())
     return digest.hexdigest()
-
-
-def is_held_out(group: str) -> bool:
-    """Whether a source does not train on this group of its side, but is measured on it: one in ten.
-
-    >>> [is_held_out(f"group {number}") for number in range(4)]
-    [False, False, False, False]
-    """
-    return int(hashlib.blake2b(f"held out/{group}".encode(), digest_size=8).hexdigest(), 16) % 10 == 0
 
 
 def _write_manifest(path: Path, pictures: list[tuple[str, Picture]], suffix: str) -> None:
