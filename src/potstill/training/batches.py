@@ -144,6 +144,7 @@ class TrainingBatches:
         pool_view: the kind of the weak views of the pool; that of the labeled images by default.
         balanced: take labeled images of every class equally often.
         answers: what the sources say about the pool.
+        target_probs: `(N, C)` float32, what they say together about the target's classes, for every pool image.
 
     Raises:
         ValueError: rows of the plan cannot be cut into the parts (see `BatchPlan.divisible_by`).
@@ -164,6 +165,7 @@ class TrainingBatches:
         pool_view: ViewKind | None = None,
         balanced: bool = False,
         answers: Answers | None = None,
+        target_probs: npt.NDArray[np.float32] | None = None,
     ) -> None:
         if plan != plan.divisible_by(parts):
             raise ValueError(f"expected a plan whose rows can be cut into {parts} parts, got {plan}")
@@ -172,6 +174,7 @@ class TrainingBatches:
         self.parts = parts
         self._dataset = dataset
         self._answers = answers
+        self._target_probs = target_probs
         self._view = view
         self._pool_view = pool_view or view
         self._labels = labels
@@ -185,7 +188,7 @@ class TrainingBatches:
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes prepare images alone; the answers may be large and stay here.
-        return {**vars(self), "_answers": None}
+        return {**vars(self), "_answers": None, "_target_probs": None}
 
     def batch(self, step: int, part: int = 0) -> Batch:
         """The images of a part of a step's batch, on the CPU."""
@@ -212,9 +215,12 @@ class TrainingBatches:
 
     def with_answers(self, batch: Batch) -> Batch:
         """The batch with what the sources say about its pool images."""
-        if self._answers is None or batch.pool_rows is None or batch.pool_passes is None:
+        rows, passes = batch.pool_rows, batch.pool_passes
+        if rows is None or passes is None:
             return batch
-        return replace(batch, answers=self._answers.gather(batch.pool_rows, batch.pool_passes))
+        together = None if self._target_probs is None else torch.from_numpy(self._target_probs[rows.numpy()])
+        answers = () if self._answers is None else self._answers.gather(rows, passes)
+        return replace(batch, answers=answers, target_probs=together)
 
     def on_device(self, batch: Batch, device: torch.device) -> Batch:
         """The batch where the student is, its images normalised there."""

@@ -37,7 +37,8 @@ class Batch:
     `pool_rows` `(M,)` int64 are positions in the pool, `pool_passes` the pass over the pool that each belongs to;
     `pool_weak` and `pool_strong` are two views of those images
     (either may be None when the method does not need it). `answers` is what each source says about them, in the order
-    of the student's sources. `progress` is the share of the run that is done, in [0, 1).
+    of the student's sources; `target_probs` `(M, C)` is what they say together about the target's classes. `progress`
+    is the share of the run that is done, in [0, 1).
     """
 
     labeled_images: torch.Tensor
@@ -47,6 +48,7 @@ class Batch:
     pool_strong: torch.Tensor | None
     pool_passes: torch.Tensor | None = None
     answers: tuple[SoftTargets, ...] = ()
+    target_probs: torch.Tensor | None = None
     progress: float = 0.0
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
@@ -60,6 +62,7 @@ class Batch:
             pool_weak=None if self.pool_weak is None else function(self.pool_weak),
             pool_strong=None if self.pool_strong is None else function(self.pool_strong),
             answers=tuple(targets.map(function) for targets in self.answers),
+            target_probs=None if self.target_probs is None else function(self.target_probs),
         )
 
 
