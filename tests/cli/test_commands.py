@@ -14,7 +14,7 @@ from PIL import Image
 from potstill.reporting import read_json, read_predictions
 
 Run = Callable[..., Any]
-METHODS = "transfer,probe,fixmatch,nearest,equal,weighted,weighted-without-source,ceiling"
+METHODS = "transfer,probe,pseudo-label,fixmatch,softmatch,nearest,equal,weighted,weighted-without-source,fused,ceiling"
 
 
 @pytest.fixture

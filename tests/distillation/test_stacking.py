@@ -33,7 +33,9 @@ def test_complementary_sources_are_joined_and_a_useless_one_is_not() -> None:
     right = (stack.probs[LABELED:].argmax(axis=1) == labels[LABELED:]).mean()
     alone = [stacked({name: sources[name]}, labels) for name in ("halves", "parity")]
     assert right > 0.15 + max((each.probs[LABELED:].argmax(axis=1) == labels[LABELED:]).mean() for each in alone)
-    assert stack.loss < min(each.loss for each in alone)
+    assert stack.loss is not None
+    assert all(each.loss is not None and stack.loss < each.loss for each in alone)
+    assert stack.accuracy is not None
     assert abs(stack.accuracy - right) < 0.12  # held out, so it tells what is to be expected of the pool
 
 
@@ -63,6 +65,8 @@ def test_copies_of_a_group_do_not_vouch_for_each_other() -> None:
     rows = np.arange(LABELED)
     alone = stack_sources({"noise": noise}, rows, labels, CLASSES)
     grouped = stack_sources({"noise": noise}, rows, labels, CLASSES, groups=[str(row // 2) for row in rows])
+    assert alone.accuracy is not None
+    assert grouped.accuracy is not None
     assert alone.accuracy > 0.6
     assert grouped.accuracy < 0.45  # chance is 0.25
 
@@ -80,12 +84,19 @@ def test_with_many_labels_the_choice_looks_at_some_of_them() -> None:
     labels = np.arange(2 * MOST_JUDGED) % CLASSES
     features = np.eye(CLASSES)[labels] + rng.normal(0, 0.5, (len(labels), CLASSES))
     stack = stack_sources({"good": features}, np.arange(len(labels)), labels, CLASSES)
+    assert stack.accuracy is not None
     assert stack.accuracy > 0.7
     np.testing.assert_array_equal(stack.probs, np.eye(CLASSES)[labels])
 
 
-def test_without_anything_to_hold_out_there_is_no_stack() -> None:
+def test_with_one_label_a_class_the_first_source_is_taken() -> None:
+    sources, labels = make_sources()
+    rows = np.array([np.flatnonzero(labels == label)[0] for label in range(CLASSES)])
+    stack = stack_sources(sources, rows, labels[rows], CLASSES)
+    assert (stack.shares, stack.loss, stack.accuracy) == ({"halves": 1.0}, None, None)
+    assert np.isfinite(stack.probs).all()
+
+
+def test_without_a_source_there_is_no_stack() -> None:
     with pytest.raises(SimilarityError, match="at least one source"):
         stack_sources({}, np.arange(4), np.arange(4), 4)
-    with pytest.raises(SimilarityError, match="2 labels"):
-        stack_sources({"one": np.eye(4)}, np.arange(4), np.arange(4), 4)

@@ -32,14 +32,14 @@ class Stack:
     Attributes:
         probs: `(N, C)` float32 of every pool image, rows summing to 1; one-hot for labeled images.
         shares: how often each source was chosen, as shares of 1; sources that were not are absent.
-        loss: mean cross-entropy of held-out labeled images, in nats.
-        accuracy: share of held-out labeled images that are classified rightly.
+        loss: mean cross-entropy of held-out labeled images, in nats; None where nothing could be held out.
+        accuracy: share of held-out labeled images that are classified rightly; None likewise.
     """
 
     probs: Floats
     shares: Mapping[str, float]
-    loss: float
-    accuracy: float
+    loss: float | None
+    accuracy: float | None
 
 
 def stack_sources(
@@ -55,10 +55,11 @@ def stack_sources(
     Each source's features are standardised over the pool and each image's get length 1, so that a source counts by its
     directions and not by its scale. Sources are chosen one after the other, with replacement: the one whose features,
     joined to those chosen before, predict held-out labels best (cross-entropy of the calibrated ridge probe that left
-    the image's group out), until none helps any more. A source that is chosen twice counts double.
+    the image's group out), until none helps any more. A source that is chosen twice counts double. With one label a
+    class nothing can be held out, and the first source is taken alone.
 
     Args:
-        features: source -> `(N, D)` of every pool image; D may differ. At least one source.
+        features: source -> `(N, D)` of every pool image; D may differ. At least one source, the most related first.
         labeled: `(L,)` rows of the labeled images.
         labels: `(L,)` in 0..C-1.
         num_classes: C.
@@ -67,20 +68,21 @@ def stack_sources(
     Cost: some tens of eigendecompositions of an L x L matrix, L at most 1,000.
 
     Raises:
-        SimilarityError: no source, or no class with two images, so that nothing can be held out.
+        SimilarityError: no source.
 
     Reference: forward selection with replacement as in Caruana et al., "Ensemble Selection from Libraries of Models",
     ICML 2004; joined features of several backbones under one ridge penalty are an average of linear kernels.
     """
     if not features:
         raise SimilarityError("stack: needs at least one source.")
-    if np.bincount(labels).max() < 2:
-        raise SimilarityError("stack: needs at least one class with 2 labels; every class has one.")
     directions = {name: unit_directions(values) for name, values in features.items()}
     judged = _judged_rows(labels)
     parts = {name: values[labeled[judged]] for name, values in directions.items()}
     some_groups = None if groups is None else [groups[row] for row in judged]
-    chosen, loss, accuracy = _choose(parts, labels[judged], num_classes, some_groups)
+    chosen: list[str] = [next(iter(features))]
+    loss = accuracy = None
+    if np.bincount(labels).max() > 1:
+        chosen, loss, accuracy = _choose(parts, labels[judged], num_classes, some_groups)
     joined = _joined(directions, chosen)
     probe = fit_probe(joined[labeled], labels, num_classes, groups=groups)
     probs = softmax(probe_logits(probe, joined), axis=1)

@@ -28,16 +28,25 @@ def _fixmatch_rows(config: RunConfig) -> BatchPlan:
     return BatchPlan(labeled=labeled, pool_weak=pool, pool_strong=pool, forward_only_weak=True)
 
 
+def _fused_rows(config: RunConfig) -> BatchPlan:
+    # Two views of each pool image, both with a gradient; 1.5 pool images for a labeled one.
+    labeled = max(1, config.batch_size // 4)
+    pool = (config.batch_size - labeled) // 2
+    return BatchPlan(labeled=labeled, pool_weak=pool, pool_strong=pool)
+
+
 @dataclass(frozen=True)
 class Method:
     """How a method is trained.
 
     `rows` gives the rows of a step, None for a method without gradients; `scheme` says how scores become source
-    weights ("config" for the configured scheme), None for a method without sources.
+    weights ("config" for the configured scheme), None for a method without sources. `stacks` says that it reads the
+    target's classes from the sources' features.
     """
 
     rows: Callable[[RunConfig], BatchPlan] | None
     scheme: str | None = None
+    stacks: bool = False
     reads_hidden_labels: bool = False
 
 
@@ -50,6 +59,7 @@ METHODS: dict[str, Method] = {
     "nearest": Method(_labeled_and_pool_rows, scheme="nearest"),
     "equal": Method(_labeled_and_pool_rows, scheme="equal"),
     "weighted": Method(_labeled_and_pool_rows, scheme="config"),
+    "fused": Method(_fused_rows, scheme="config", stacks=True),
     "ceiling": Method(_labeled_rows, reads_hidden_labels=True),
 }
 

@@ -31,10 +31,13 @@ from potstill.data import (
 )
 from potstill.distillation.answers import SourceAnswers
 from potstill.distillation.clusters import Clusters
+from potstill.distillation.fusion import fused_objective
 from potstill.distillation.objective import source_space_objective
+from potstill.distillation.stacking import Stack
 from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice
 from potstill.pipeline.pool_clusters import settle_clusters
+from potstill.pipeline.pool_stack import stack_over_pool
 from potstill.pipeline.preparation import Material, cache_dir_of, explained_memory, with_stored_views
 from potstill.pipeline.run_files import CHECKPOINT
 from potstill.pipeline.source_use import source_answers
@@ -75,7 +78,10 @@ def train_gradients(
         if weights
         else None
     )
-    batches = _batches(choice, target, config, pool, dataset, answers)
+    stack = None
+    if choice.method.stacks and weights is not None:
+        stack = stack_over_pool(material, target, tuple(weights.values), pool, shuffled=choice.shuffled)
+    batches = _batches(choice, target, config, pool, dataset, answers, stack)
     student = build_student(
         config.student,
         len(target.classes),
@@ -116,6 +122,7 @@ def _batches(
     pool: tuple[str, ...],
     dataset: ViewDataset,
     answers: SourceAnswers | None,
+    stack: Stack | None,
 ) -> TrainingBatches:
     """The batches of a method: as many student image passes in all as the configuration allows."""
     if config.steps is None:
@@ -135,6 +142,7 @@ def _batches(
         pool_view="stored" if answers and config.stored_views else config.augment,
         balanced=config.balanced,
         answers=answers,
+        target_probs=stack.probs if stack else None,
     )
 
 
@@ -255,9 +263,12 @@ def _objective(
                 "%s takes no part in %s: it labels images by its own answers", choice.name, " and ".join(unused)
             )
         return rivals[choice.name]()
-    if answers is not None and weights is not None:
+    shares = [weights.values[name] for name in answers.sources] if answers and weights else []
+    if choice.method.stacks and answers is not None:
+        return fused_objective(shares, temperatures=list(answers.temperatures.values()))
+    if answers is not None:
         objective = source_space_objective(
-            [weights.values[name] for name in answers.sources],
+            shares,
             label_weight=config.label_weight,
             temperatures=list(answers.temperatures.values()),
             label_smoothing=config.label_smoothing,
