@@ -1,4 +1,4 @@
-"""Images that are nearly the same: found by a perceptual hash and by two unrelated backbones, kept on one side only.
+"""Images that are nearly the same: found by pixels, a perceptual hash and two unrelated backbones, kept on one side.
 
 Groups keep known relatives together. This finds the unknown ones: a typeface under another name, a texture that two
 games share, a tile that was mirrored into another file.
@@ -27,15 +27,17 @@ BLOCK = 2048
 class Closeness:
     """When two images are near-duplicates.
 
-    Either their hashes differ in at most `bits` of 63 and both backbones are at least mildly alike, or both backbones
-    say that they are the same.
+    Their reduced grey pixels correlate, or their hashes differ in at most `bits` of 63 and both backbones are at least
+    mildly alike, or both backbones say that they are the same.
 
     Attributes:
+        pixels: least correlation of reduced grey pixels.
         bits: largest Hamming distance of perceptual hashes.
         alike: least cosine in each backbone beside close hashes.
         same: least cosine in each backbone by themselves.
     """
 
+    pixels: float = 0.98
     bits: int = 4
     alike: float = 0.9
     same: float = 0.97
@@ -64,26 +66,31 @@ def _averaging(side: int) -> npt.NDArray[np.float32]:
     return (overlap.clip(min=0) / (side / HASH_SIDE)).astype(np.float32)
 
 
-def near_pairs(hashes: Bits, backbones: Sequence[Features], closeness: Closeness) -> Pairs:
+def near_pairs(pixels: Features, hashes: Bits, backbones: Sequence[Features], closeness: Closeness) -> Pairs:
     """All pairs `(P, 2)`, the smaller row first, of near-duplicates.
 
     Args:
+        pixels: `(N, D)` rows of length 1 whose scalar products are correlations (`neighbours.grey_pixels`).
         hashes: `(N, 8)` from `perceptual_hash`.
         backbones: features `(N, D)` of each; they are centred here, so that what all images share does not count.
         closeness: the limits.
     """
     normalised = [_directions(features) for features in backbones]
-    return np.concatenate([np.empty((0, 2), dtype=np.int64), *_pairs_of_blocks(hashes, normalised, closeness)])
+    return np.concatenate([np.empty((0, 2), dtype=np.int64), *_pairs_of_blocks(pixels, hashes, normalised, closeness)])
 
 
-def _pairs_of_blocks(hashes: Bits, features: Sequence[Features], closeness: Closeness) -> Iterator[Pairs]:
+def _pairs_of_blocks(
+    pixels: Features, hashes: Bits, features: Sequence[Features], closeness: Closeness
+) -> Iterator[Pairs]:
     for start in range(0, len(hashes), BLOCK):
         rows = slice(start, start + BLOCK)
         least = np.min([block[rows] @ block[start:].T for block in features], axis=0)
-        candidates = np.argwhere(least >= closeness.alike)
-        left, right = candidates[:, 0] + start, candidates[:, 1] + start
+        correlated = pixels[rows] @ pixels[start:].T >= closeness.pixels
+        row, column = np.nonzero((least >= closeness.alike) | correlated)
+        left, right = row + start, column + start
         differing = np.bitwise_count(hashes[left] ^ hashes[right]).sum(axis=1)
-        close = (differing <= closeness.bits) | (least[candidates[:, 0], candidates[:, 1]] >= closeness.same)
+        close = (least[row, column] >= closeness.alike) & (differing <= closeness.bits)
+        close |= (least[row, column] >= closeness.same) | correlated[row, column]
         chosen = close & (left < right)
         yield np.stack([left[chosen], right[chosen]], axis=1)
 

@@ -13,9 +13,13 @@ from material.sides import Side, side_of
 from suite.backbones import backbone_features
 from suite.collectors.picture import Picture
 from suite.near_duplicates import Closeness, clusters_of, kept_on_one_side, near_pairs, perceptual_hash
+from suite.neighbours import grey_pixels
 
 SIDES: tuple[Side, ...] = ("source", "pool", "test")
-MOST = {"source": 4000, "pool": 2000, "test": 1500}  # images of a task
+MOST = {"source": 3000, "pool": 1200, "test": 1000}  # images of a task
+MOST_ALIKE = (
+    3  # images of one group and class in pool and test: poses of a unit, pieces of a texture, faces of a family
+)
 LEAST = {"source": 10, "pool": 8, "test": 4}  # images of a class
 CONSIDERED = 1.5  # times MOST: how many are looked at for near-duplicates
 
@@ -43,7 +47,7 @@ def select_parts(collected: Mapping[str, Iterable[Picture]]) -> dict[str, Parts]
         kept = [picture for picture, stays in zip(pictures, keep[start : start + len(pictures)], strict=True) if stays]
         start += len(pictures)
         by_side = {side: [picture for picture in kept if side_of(picture.group) == side] for side in SIDES}
-        pool, test = _shared_classes(by_side["pool"], by_side["test"])
+        pool, test = _shared_classes(_few_alike(by_side["pool"]), _few_alike(by_side["test"]))
         parts[name] = Parts(
             source=_evenly(_learnable_classes(by_side["source"]), MOST["source"]),
             pool=_evenly(pool, MOST["pool"]),
@@ -68,7 +72,7 @@ def _considered(pictures: Iterable[Picture]) -> list[Picture]:
 
 def _without_near_duplicates(pictures: list[Picture]) -> np.ndarray:
     images = np.stack([picture.pixels for picture in pictures])
-    pairs = near_pairs(perceptual_hash(images), backbone_features(images), Closeness())
+    pairs = near_pairs(grey_pixels(images), perceptual_hash(images), backbone_features(images), Closeness())
     sides = np.array([side_of(picture.group) for picture in pictures])
     return kept_on_one_side(clusters_of(pairs, len(pictures)), sides)
 
@@ -100,6 +104,22 @@ def _shared_classes(pool: list[Picture], test: list[Picture]) -> tuple[list[Pict
     return tuple([picture for picture in part if picture.label in classes] for part in large)  # type: ignore[return-value]
 
 
+def _few_alike(pictures: list[Picture]) -> list[Picture]:
+    """At most `MOST_ALIKE` of a group in each class: with more, unlabeled images are nearly the labeled ones."""
+    taken: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for picture in sorted(pictures, key=_shuffling):
+        taken[picture.group, picture.label] += 1
+        if taken[picture.group, picture.label] <= MOST_ALIKE:
+            kept.append(picture)
+    return kept
+
+
+def _shuffling(picture: Picture) -> bytes:
+    """A key that sorts pictures in an order that looks random and depends on nothing but their origin."""
+    return hashlib.blake2b(picture.origin.encode()).digest()
+
+
 def _evenly(pictures: list[Picture], most: int) -> tuple[Picture, ...]:
     """At most about `most` pictures: every class is cut to the same size, none that is smaller loses any."""
     sizes = Counter(picture.label for picture in pictures)
@@ -108,7 +128,7 @@ def _evenly(pictures: list[Picture], most: int) -> tuple[Picture, ...]:
         quota -= 1
     taken: Counter[str] = Counter()
     kept = []
-    for picture in sorted(pictures, key=lambda picture: hashlib.blake2b(picture.origin.encode()).digest()):
+    for picture in sorted(pictures, key=_shuffling):
         if taken[picture.label] < quota:
             taken[picture.label] += 1
             kept.append(picture)

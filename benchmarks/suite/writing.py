@@ -16,11 +16,12 @@ from typing import Any
 from PIL import Image
 
 from suite.collectors.picture import Picture
-from suite.neighbours import nearest_neighbour_accuracy
+from suite.neighbours import nearest_neighbour_accuracy, share_with_a_twin
 from suite.selection import SIDES, Parts, is_held_out
 
 DESCRIPTION = "description.json"
 JPEG_QUALITY = 92
+TWIN = 0.99  # correlation of colours from which a test image counts as a residual near-duplicate
 
 
 def write_task(folder: Path, parts: Parts, *, photographs: bool) -> None:
@@ -64,6 +65,9 @@ def _describe(parts: Parts) -> dict[str, Any]:
         },
         "source_classes": len({picture.label for picture in parts.source}),
         "near_duplicates": parts.near_duplicates,
+        "residual": {
+            side: share_with_a_twin(parts.test, by_side[side], correlation=TWIN) for side in ("source", "pool")
+        },
         "nearest_neighbour": nearest_neighbour_accuracy(parts.pool, parts.test),
         "sha256": {side: _digest(by_side[side]) for side in SIDES},
     }

@@ -14,7 +14,7 @@ from material.sides import side_of
 from suite import selection
 from suite.collectors.picture import Picture
 from suite.near_duplicates import Closeness, clusters_of, kept_on_one_side, near_pairs, perceptual_hash
-from suite.neighbours import nearest_neighbour_accuracy
+from suite.neighbours import grey_pixels, nearest_neighbour_accuracy, share_with_a_twin
 from suite.selection import select_parts
 from suite.writing import read_description, write_task
 
@@ -40,7 +40,7 @@ def test_the_hash_survives_noise_and_tone_and_tells_pictures_apart() -> None:
     assert min(bits_apart(image, smooth_image(seed)) for seed in range(1, 30)) > 8
 
 
-def test_near_pairs_are_those_that_both_backbones_confirm() -> None:
+def test_near_pairs_have_the_same_pixels_or_are_confirmed_by_both_backbones() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(40, 16)).astype(np.float32)
     features[1] = features[0] + 0.01  # the same for both backbones
@@ -48,19 +48,21 @@ def test_near_pairs_are_those_that_both_backbones_confirm() -> None:
     other = rng.normal(size=(40, 8)).astype(np.float32)
     other[1] = other[0]
     images = np.stack([smooth_image(seed) for seed in range(40)])
-    images[5] = images[4]  # equal pixels, but no backbone agrees
-    pairs = near_pairs(perceptual_hash(images), [features, other], Closeness(bits=4, alike=0.9, same=0.97))
-    assert pairs.tolist() == [[0, 1]]
+    images[5] = 255 - images[4]  # another picture
+    images[7] = images[6]  # equal pixels, whatever the backbones say
+    pairs = near_pairs(grey_pixels(images), perceptual_hash(images), [features, other], Closeness())
+    assert sorted(pairs.tolist()) == [[0, 1], [6, 7]]
 
 
 def test_pairs_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     features = [rng.normal(size=(30, 3)).astype(np.float32) for _ in range(2)]
-    hashes = perceptual_hash(np.stack([smooth_image(seed) for seed in range(30)]))
-    loose = Closeness(bits=63, alike=0.3, same=0.5)
-    whole = near_pairs(hashes, features, loose)
+    images = np.stack([smooth_image(seed) for seed in range(30)])
+    pixels, hashes = grey_pixels(images), perceptual_hash(images)
+    loose = Closeness(pixels=0.4, bits=63, alike=0.3, same=0.5)
+    whole = near_pairs(pixels, hashes, features, loose)
     monkeypatch.setattr("suite.near_duplicates.BLOCK", 7)
-    cut = near_pairs(hashes, features, loose)
+    cut = near_pairs(pixels, hashes, features, loose)
     assert len(whole) > 5
     assert {tuple(pair) for pair in whole.tolist()} == {tuple(pair) for pair in cut.tolist()}
 
@@ -136,6 +138,8 @@ def test_nearest_neighbours_by_hand() -> None:
     assert nearest_neighbour_accuracy(pool, test) == 0.5
     assert nearest_neighbour_accuracy(pool, [Picture(flat, "up", "h", "5")]) in (0.0, 1.0)  # no correlation, no crash
     assert nearest_neighbour_accuracy([], test) is None
+    assert share_with_a_twin(test, pool, correlation=0.99) == 1.0
+    assert share_with_a_twin(pool, [Picture(ramp.transpose(1, 0, 2), "x", "i", "6")], correlation=0.99) == 0.0
 
 
 @pytest.mark.skipif(not TASKS.exists(), reason="the suite is not built here")

@@ -20,6 +20,8 @@ DIRECTIONS = frozenset(
 # Folders whose files are masks and helpers, not ground.
 NOT_GROUND = ("fog", "light", "map-specific", "masks", "off-map", "symbols", "void", "misc", "embellishments")
 
+LEAST_SHOWN = 0.15  # of a sprite's square: less is a splinter of a tile, an arrow in flight
+
 
 def units(images: Path, *, size: int) -> Iterator[Picture]:
     """Units by the folder of their people. Group: people and unit, with all its poses."""
@@ -29,7 +31,9 @@ def units(images: Path, *, size: int) -> Iterator[Picture]:
         if len(parts) < 2 or path.is_symlink():
             continue
         unit = parts[1] if len(parts) > 2 else re.split(r"[-+~]", path.stem)[0]
-        yield _picture(path, folder, parts[0], f"{parts[0]}/{unit}".lower(), size)
+        picture = _picture(path, folder, parts[0], f"{parts[0]}/{unit}".lower(), size)
+        if picture is not None:
+            yield picture
 
 
 def terrain(images: Path, *, size: int) -> Iterator[Picture]:
@@ -39,7 +43,9 @@ def terrain(images: Path, *, size: int) -> Iterator[Picture]:
         parts = path.relative_to(folder).parts
         if len(parts) < 2 or parts[0] in NOT_GROUND or path.is_symlink():
             continue
-        yield _picture(path, folder, parts[0], f"{parts[0]}/{tile_family(path.stem)}", size)
+        picture = _picture(path, folder, parts[0], f"{parts[0]}/{tile_family(path.stem)}", size)
+        if picture is not None:
+            yield picture
 
 
 def tile_family(stem: str) -> str:
@@ -53,7 +59,8 @@ def tile_family(stem: str) -> str:
     return "-".join(named[:2]) or stem.lower()
 
 
-def _picture(path: Path, folder: Path, label: str, group: str, size: int) -> Picture:
+def _picture(path: Path, folder: Path, label: str, group: str, size: int) -> Picture | None:
     with Image.open(path) as sprite:
-        pixels = on_white(fit_picture(sprite, size=size))
-    return Picture(pixels, label, group, path.relative_to(folder).as_posix())
+        fitted = fit_picture(sprite, size=size)
+    shown = (fitted[..., 3] > 127).mean() >= LEAST_SHOWN
+    return Picture(on_white(fitted), label, group, path.relative_to(folder).as_posix()) if shown else None
