@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 from scipy.special import log_softmax, softmax
 
+from potstill.distillation.propagation import neighbour_graph, propagate
 from potstill.errors import SimilarityError
-from potstill.probes import fit_probe, held_out_logits, probe_logits
+from potstill.probes import fit_probe, fit_temperature, held_out_logits, probe_logits
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -21,6 +23,11 @@ MOST_JUDGED = 1000
 """Labeled images by which sources are chosen; the cost grows with their third power."""
 LEAST_GAIN = 1e-3
 """Nats a label by which another source must improve held-out predictions."""
+PROPAGATIONS = (0.0, 0.5, 0.8, 0.95)
+MOST_PROPAGATED = 100_000
+"""Pool images; the cost of finding neighbours grows with their square."""
+LEAST = 1e-6
+"""Probability below which a class is not told from an impossible one."""
 LEAST_SPREAD = 1e-3
 """Of the mean spread of a source's dimensions: a dimension that varies less is noise."""
 
@@ -32,12 +39,14 @@ class Stack:
     Attributes:
         probs: `(N, C)` float32 of every pool image, rows summing to 1; one-hot for labeled images.
         shares: how often each source was chosen, as shares of 1; sources that were not are absent.
+        propagation: how much the neighbours of an image counted, in [0, 1).
         loss: mean cross-entropy of held-out labeled images, in nats; None where nothing could be held out.
         accuracy: share of held-out labeled images that are classified rightly; None likewise.
     """
 
     probs: Floats
     shares: Mapping[str, float]
+    propagation: float
     loss: float | None
     accuracy: float | None
 
@@ -55,8 +64,9 @@ def stack_sources(
     Each source's features are standardised over the pool and each image's get length 1, so that a source counts by its
     directions and not by its scale. Sources are chosen one after the other, with replacement: the one whose features,
     joined to those chosen before, predict held-out labels best (cross-entropy of the calibrated ridge probe that left
-    the image's group out), until none helps any more. A source that is chosen twice counts double. With one label a
-    class nothing can be held out, and the first source is taken alone.
+    the image's group out), until none helps any more. A source that is chosen twice counts double. Then neighbours in
+    the joint features share their predictions, as far as held-out labels consent. With one label a class nothing can
+    be held out: the first source is taken alone, and nothing is shared.
 
     Args:
         features: source -> `(N, D)` of every pool image; D may differ. At least one source, the most related first.
@@ -85,10 +95,19 @@ def stack_sources(
         chosen, loss, accuracy = _choose(parts, labels[judged], num_classes, some_groups)
     joined = _joined(directions, chosen)
     probe = fit_probe(joined[labeled], labels, num_classes, groups=groups)
-    probs = softmax(probe_logits(probe, joined), axis=1)
-    probs[labeled] = np.eye(num_classes)[labels]
+    probs = softmax(probe_logits(probe, joined), axis=1).astype(np.float32)
+    known = np.eye(num_classes, dtype=np.float32)[labels]
+    share = 0.0
+    if loss is not None and len(probs) <= MOST_PROPAGATED:
+        graph = neighbour_graph(joined / np.linalg.norm(joined, axis=1, keepdims=True))
+        held_out = probs.copy()
+        held_out[labeled] = softmax(held_out_logits(joined[labeled], labels, num_classes, groups=groups), axis=1)
+        share, temperature, loss, accuracy = _choose_propagation(held_out, graph, labeled, labels)
+        probs[labeled] = known
+        probs = softmax(np.log(propagate(probs, graph, share=share).clip(LEAST)) / temperature, axis=1)
+    probs[labeled] = known
     shares = {name: count / len(chosen) for name, count in Counter(chosen).items()}
-    return Stack(probs.astype(np.float32), shares, loss, accuracy)
+    return Stack(probs.astype(np.float32), shares, share, loss, accuracy)
 
 
 def unit_directions(features: npt.NDArray[np.floating]) -> Floats:
@@ -114,6 +133,28 @@ def _choose(
         best, accuracy = loss, right
         chosen.append(name)
     return chosen, float(best), float(accuracy)
+
+
+def _choose_propagation(
+    held_out: Floats, graph: sparse.csr_array, labeled: Indices, labels: Indices
+) -> tuple[float, float, float, float]:
+    """Share of the neighbours and temperature by which held-out labels are predicted best; their loss and accuracy.
+
+    Args:
+        held_out: `(N, C)` of every pool image; those of labeled images by probes that left them out.
+        graph: of the pool.
+        labeled: rows of the labeled images.
+        labels: of these.
+    """
+    judged = np.bincount(labels)[labels] > 1
+    found = []
+    for share in PROPAGATIONS:
+        logits = np.log(propagate(held_out, graph, share=share)[labeled[judged]].clip(LEAST))
+        temperature = fit_temperature(logits, labels[judged])
+        loss = -log_softmax(logits / temperature, axis=1)[np.arange(len(logits)), labels[judged]].mean()
+        found.append((float(loss), share, temperature, float((logits.argmax(axis=1) == labels[judged]).mean())))
+    loss, share, temperature, accuracy = min(found)
+    return share, temperature, loss, accuracy
 
 
 def _held_out(features: Floats, labels: Indices, num_classes: int, groups: Sequence[str] | None) -> tuple[float, float]:
