@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from potstill.baselines.fixmatch import fixmatch_objective
 from potstill.baselines.frozen_probe import put_probe_head
-from potstill.baselines.pseudo_label import pseudo_label_objective
-from potstill.baselines.softmatch import SoftMatch
-from potstill.baselines.supervised import supervised_objective
 from potstill.config import MACHINE_FIELDS, RunConfig
 from potstill.data import (
     VIEW_VERSION,
@@ -31,11 +27,10 @@ from potstill.data import (
 )
 from potstill.distillation.answers import SourceAnswers
 from potstill.distillation.clusters import Clusters
-from potstill.distillation.fusion import fused_objective
-from potstill.distillation.objective import source_space_objective
 from potstill.distillation.stacking import Stack
 from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice
+from potstill.pipeline.objectives import objective_of
 from potstill.pipeline.pool_clusters import settle_clusters
 from potstill.pipeline.pool_stack import stack_over_pool
 from potstill.pipeline.preparation import Material, cache_dir_of, explained_memory, with_stored_views
@@ -45,8 +40,7 @@ from potstill.sources.opening import file_sha256
 from potstill.training.batches import BatchPlan, TrainingBatches
 from potstill.training.compute import ComputeChoice
 from potstill.training.interruption import stop_on_signal
-from potstill.training.loop import Objective, Trained, train_student
-from potstill.training.mixing import mixed
+from potstill.training.loop import Trained, train_student
 from potstill.training.optimization import CheckpointPolicy, Loading, Optimization
 from potstill.training.processes import process_count
 from potstill.training.student import build_student
@@ -96,7 +90,7 @@ def train_gradients(
         trained = train_student(
             student,
             batches,
-            _objective(choice, len(target.classes), answers, weights, config),
+            objective_of(choice, len(target.classes), answers, weights, config),
             settings=_optimization(config, batches.steps, target.split.seed),
             loading=Loading(config.workers, config.worker_start),
             checkpoints=CheckpointPolicy(directory / CHECKPOINT, fingerprint=fingerprint),
@@ -242,41 +236,6 @@ def _optimization(config: RunConfig, steps: int, seed: int) -> Optimization:
             config.precision, channels_last=config.memory_format == "channels-last", compiled=config.compile
         ),
     )
-
-
-def _objective(
-    choice: MethodChoice,
-    num_classes: int,
-    answers: SourceAnswers | None,
-    weights: SourceWeights | None,
-    config: RunConfig,
-) -> Objective:
-    rivals: dict[str, Callable[[], Objective]] = {
-        "pseudo-label": pseudo_label_objective,
-        "fixmatch": lambda: fixmatch_objective(threshold=config.threshold),
-        "softmatch": lambda: SoftMatch(num_classes),
-    }
-    if choice.name in rivals:
-        unused = [name for name in ("mixup", "label_smoothing") if getattr(config, name)]
-        if unused:
-            log.warning(
-                "%s takes no part in %s: it labels images by its own answers", choice.name, " and ".join(unused)
-            )
-        return rivals[choice.name]()
-    shares = [weights.values[name] for name in answers.sources] if answers and weights else []
-    if choice.method.stacks and answers is not None:
-        return fused_objective(shares, temperatures=list(answers.temperatures.values()))
-    if answers is not None:
-        objective = source_space_objective(
-            shares,
-            label_weight=config.label_weight,
-            temperatures=list(answers.temperatures.values()),
-            label_smoothing=config.label_smoothing,
-            standardise=config.standardise_logits,
-        )
-    else:
-        objective = supervised_objective(label_smoothing=config.label_smoothing)
-    return mixed(objective, alpha=config.mixup) if config.mixup else objective
 
 
 def _fingerprint(
