@@ -11,11 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -70,20 +76,27 @@ def scopes(names: Iterable[str]) -> list[list[str]]:
 
 
 def build(data: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Build the tasks that are missing and describe all of them."""
+    """Build the tasks that are missing, in as many processes as there are cores, and describe all of them."""
     folders = {name: data / "tasks" / name for name in names}
     missing = {name for name, folder in folders.items() if read_description(folder) is None}
-    packages = fetch(data) if missing else None
-    for scope in scopes(folders):
-        if packages is None or not missing.intersection(scope):
-            continue
-        started = time.monotonic()
-        for name, parts in select_parts({name: TASKS[name].collect(packages) for name in scope}).items():
-            write_task(folders[name], parts, photographs=TASKS[name].photographs)
-            description = described(folders[name])
-            print(f"{name}: {description['classes']} classes, {description['images']}", flush=True)
-        print(f"  {time.monotonic() - started:.0f} seconds", flush=True)
+    wanted = [scope for scope in scopes(folders) if missing.intersection(scope)]
+    if wanted:
+        packages = fetch(data)
+        # Spawned: a process that was forked from one with torch's threads may hang.
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as executor:
+            for message in executor.map(_build_scope, wanted, repeat(folders), repeat(packages)):
+                print(message, flush=True)
     return {name: described(folder) for name, folder in folders.items()}
+
+
+def _build_scope(scope: list[str], folders: Mapping[str, Path], packages: Packages) -> str:
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    sizes = []
+    for name, parts in select_parts({name: TASKS[name].collect(packages) for name in scope}).items():
+        write_task(folders[name], parts, photographs=TASKS[name].photographs)
+        sizes.append(f"{name}: {len(parts.source)} source, {len(parts.pool)} pool, {len(parts.test)} test")
+    return "\n".join(sizes) + f" ({time.monotonic() - started:.0f} seconds)"
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:

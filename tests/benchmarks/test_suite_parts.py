@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from material.sides import side_of
-from suite import selection
+from suite import build, selection
 from suite.collectors.picture import Picture
 from suite.near_duplicates import Closeness, clusters_of, kept_on_one_side, near_pairs, perceptual_hash
 from suite.neighbours import grey_pixels, nearest_neighbour_accuracy, share_with_a_twin
@@ -158,3 +158,22 @@ def test_built_tasks_keep_groups_on_their_sides() -> None:
     assert all(sides.values())
     for side, groups in sides.items():
         assert {side_of(group) for group in groups} == {side}
+
+
+def test_what_is_built_is_neither_fetched_nor_built_again(
+    parts: selection.Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_task(tmp_path / "tasks" / "units", parts, photographs=False)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    monkeypatch.setattr(build, "fetch", lambda data: pytest.fail("nothing is to be fetched"))
+    found = build.build(tmp_path, ["units"])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert build.differences(found, found) == []
+    other = {"units": {**found["units"], "classes": 99}}
+    assert build.differences(found, other) == ["units: other classes than in checksums.json"]
+    assert build.differences(found, {}) == ["units: not described in checksums.json"]
+
+
+def test_near_duplicates_are_looked_for_where_tasks_may_share_them() -> None:
+    scopes = build.scopes(["lower-case", "greek", "ground", "mnist", "materials"])
+    assert scopes == [["lower-case"], ["greek"], ["ground", "materials"], ["mnist"]]

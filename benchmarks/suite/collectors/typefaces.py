@@ -11,6 +11,7 @@ from material.fitting import on_white
 from material.typefaces import draw_character, list_faces, open_face
 from suite.collectors.picture import Picture, in_colour
 
+EVERY = 2  # of up to six faces of a family, spread over its styles
 INK_SHARE = 5 / 6  # of the square's side
 LEAST_DIFFERENT = 0.7  # of a face's characters: one that draws boxes or dingbats has no real alphabet
 
@@ -25,7 +26,7 @@ def characters(folders: Sequence[Path], classes: Mapping[str, str], *, size: int
     """
     needed = set(map(ord, "".join(classes.values())))
     for family, faces in list_faces(*folders).items():
-        for path, code_points in faces:
+        for path, code_points in faces[::EVERY]:
             font = open_face(path) if code_points >= needed else None
             if font is None:
                 continue
