@@ -31,10 +31,16 @@ def grey_pixels(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def share_with_a_twin(some: Sequence[Picture], others: Sequence[Picture], *, correlation: float) -> float | None:
-    """Share of images that another part has nearly, by the correlation of colours at 16 x 16; None without images."""
+    """Share of images that another part has nearly, by the correlation of colours at 16 x 16; None without images.
+
+    The mean of every colour is taken out first: two plain textures of one tone are not the same.
+    """
     if not some or not others:
         return None
-    best = (_standardised(_stacked(some)) @ _standardised(_stacked(others)).T).max(axis=1)
+    parts = [
+        _standardised(images - images.mean(axis=(1, 2), keepdims=True)) for images in map(_stacked, (some, others))
+    ]
+    best = (parts[0] @ parts[1].T).max(axis=1)
     return round(float((best >= correlation).mean()), 4)
 
 

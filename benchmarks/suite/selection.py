@@ -18,7 +18,7 @@ from suite.neighbours import grey_pixels
 SIDES: tuple[Side, ...] = ("source", "pool", "test")
 MOST = {"source": 3000, "pool": 1200, "test": 1000}  # images of a task
 # Images of one group and class in pool and test: poses of a unit, pieces of a texture, faces of a family.
-MOST_ALIKE = 3
+MOST_ALIKE = 4
 LEAST = {"source": 10, "pool": 8, "test": 4}  # images of a class
 CONSIDERED = 2.0  # times MOST: how many are looked at for near-duplicates
 
