@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import doctest
+import importlib
 from collections import Counter
 from pathlib import Path
 
@@ -177,3 +179,18 @@ def test_what_is_built_is_neither_fetched_nor_built_again(
 def test_near_duplicates_are_looked_for_where_tasks_may_share_them() -> None:
     scopes = build.scopes(["lower-case", "greek", "ground", "mnist", "materials"])
     assert scopes == [["lower-case"], ["greek"], ["ground", "materials"], ["mnist"]]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "material.sides",
+        "suite.near_duplicates",
+        "suite.selection",
+        "suite.collectors.game_art",
+        "suite.collectors.surfaces",
+    ],
+)
+def test_examples_in_docstrings(module: str) -> None:
+    failed, attempted = doctest.testmod(importlib.import_module(module))
+    assert (failed, attempted > 0) == (0, True)
