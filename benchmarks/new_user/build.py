@@ -39,6 +39,7 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from material.packages import EMOJI  # noqa: E402
 from material.sides import side_of  # noqa: E402
 
 DEFAULT_OUTPUT = ROOT / ".build-data" / "new_user"
@@ -47,10 +48,7 @@ STUDENT = "tf_efficientnet_lite0"
 IMAGENET_SOURCES = ("tf_efficientnet_lite1", "tf_efficientnet_lite2")
 IMAGENET_SIZE = 128  # emoji have 64 pixels a side; the sources' own 240 and 260 cost four times as much
 EMOJI_VERSION = "16.0.0"
-EMOJI_PACKAGES = {  # artist -> SHA-256 of the npm package emoji-datasource-<artist>
-    "twitter": "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
-    "google": "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
-}
+EMOJI_PACKAGES = {artist: sha256 for artist, (_, sha256) in EMOJI.items()}
 CLASSES = {  # group of the Unicode standard -> class folder
     "Smileys & Emotion": "smileys",
     "People & Body": "people",

@@ -151,6 +151,8 @@ def main() -> None:
     if arguments.quick:
         run_quick()
         return
+    if not PROTOCOL.exists():
+        parser.error(f"there is no {PROTOCOL.name} yet; --quick needs none")
     protocol = yaml.safe_load(PROTOCOL.read_text(encoding="utf-8"))
     number, parts = (int(text) for text in arguments.part.split("/"))
     jobs = list(jobs_of(protocol, arguments.table, arguments.data, arguments.device))[number::parts]

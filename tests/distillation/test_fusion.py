@@ -102,3 +102,13 @@ def test_missing_parts_of_a_batch_are_refused() -> None:
         objective(student, replace(BATCH, target_probs=None))
     with pytest.raises(ValueError, match="1 sources' answers, got 0"):
         objective(student, replace(BATCH, answers=()))
+
+
+def test_standardised_answers_are_compared_with_standardised_logits() -> None:
+    options = {"temperatures": [1.0], "threshold": 2.0, "source_weight": 1.0}
+    plain, scored = (fused_objective([1.0], standardise=flag, **options)(student, BATCH) for flag in (False, True))  # type: ignore[arg-type]
+    centred = SOURCE_LOGITS - SOURCE_LOGITS.mean(dim=1, keepdim=True)
+    scores = centred / centred.std(dim=1, correction=0, keepdim=True)
+    expected_loss = F.cross_entropy(scores, ANSWER).item()
+    assert scored["distilled"].item() == pytest.approx(expected_loss, rel=1e-3)
+    assert plain["distilled"].item() == pytest.approx(F.cross_entropy(SOURCE_LOGITS, ANSWER).item(), rel=1e-5)

@@ -132,7 +132,7 @@ def _opened(content: bytes) -> Image.Image | None:
     try:
         with Image.open(io.BytesIO(content)) as picture:
             picture = picture.convert("RGBA")
-    except (UnidentifiedImageError, OSError, NotImplementedError):
+    except (UnidentifiedImageError, OSError, NotImplementedError):  # the last: a kind of DDS that Pillow does not read
         return None
     if min(picture.size) < LEAST_SIDE:
         return None

@@ -165,8 +165,7 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated; METHOD-without-SOURCE, METHOD-only-SOURCE, METHOD-shuffled too.  "
-            f"[default: {DEFAULT_METHODS}]"
+            help=f"Comma-separated; also METHOD-(without|only)-SOURCE, METHOD-shuffled.  [default: {DEFAULT_METHODS}]"
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Label draws: seeds 0 .. K-1.  [default: 3]", min=1)] = None,

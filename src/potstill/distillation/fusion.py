@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from potstill.losses import cross_entropy, soft_target_losses
+from potstill.distillation.objective import source_space_loss
+from potstill.losses import cross_entropy
 from potstill.training.loop import Forward, Objective
 from potstill.types import Batch
 
@@ -22,6 +23,7 @@ def fused_objective(
     threshold: float = 0.8,
     source_weight: float = 0.5,
     weak_weight: float = 0.5,
+    standardise: bool = False,
 ) -> Objective:
     """Labeled cross-entropy, the fused pseudo-label for two views of each pool image, and the sources' own answers.
 
@@ -40,6 +42,7 @@ def fused_objective(
         threshold: in [0, 1].
         source_weight: of the sources' answers at the start; 0 leaves them out.
         weak_weight: of the weak view's loss.
+        standardise: compare z-scores of the sources' logits; the answers of a batch are z-scores already then.
     """
     shares = torch.tensor(weights, dtype=torch.float32)
 
@@ -61,8 +64,9 @@ def fused_objective(
         loss = supervised + fused
         terms = {"supervised": supervised, "fused": fused, "confident_share": confident.mean()}
         if source_weight > 0:
-            answered = soft_target_losses(outputs.source_logits, batch.answers, temperatures=temperatures)
-            terms["distilled"] = answered @ shares.to(answered.device)
+            terms["distilled"] = source_space_loss(
+                outputs.source_logits, batch.answers, shares, temperatures=temperatures, standardise=standardise
+            )
             loss = loss + source_weight * (1 - batch.progress) * terms["distilled"]
         return {"loss": loss, **terms}
 

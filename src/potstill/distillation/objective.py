@@ -10,7 +10,7 @@ from torch import Tensor
 from potstill.distillation.softening import standardised
 from potstill.losses import cross_entropy, soft_target_losses, weighted_sum
 from potstill.training.loop import Forward, Objective
-from potstill.types import Batch
+from potstill.types import Batch, SoftTargets
 
 
 def source_space_objective(
@@ -45,13 +45,34 @@ def source_space_objective(
         labeled = len(batch.labels)
         outputs = student(torch.cat([batch.labeled_images, batch.pool_weak]), labeled)
         supervised = cross_entropy(outputs.logits[:labeled], batch.labels, smoothing=label_smoothing)
-        logits = outputs.source_logits
-        if standardise:
-            classes = [targets.num_classes for targets in batch.answers]
-            logits = torch.cat([standardised(block) for block in torch.split(logits, classes, dim=1)], dim=1)
-        answered = soft_target_losses(logits, batch.answers, temperatures=temperatures)
-        distilled = answered @ shares.to(answered.device)
+        distilled = source_space_loss(
+            outputs.source_logits, batch.answers, shares, temperatures=temperatures, standardise=standardise
+        )
         loss = weighted_sum([(label_weight, supervised), (1 - label_weight, distilled)])
         return {"loss": loss, "supervised": supervised, "distilled": distilled}
 
     return objective
+
+
+def source_space_loss(
+    logits: Tensor,
+    answers: Sequence[SoftTargets],
+    shares: Tensor,
+    *,
+    temperatures: Sequence[float],
+    standardise: bool = False,
+) -> Tensor:
+    """`sum_s a_s * T_s^2 * mean_U CE(softmax(z_s/T_s), softmax(g_s(x)/T_s))`, a scalar.
+
+    Args:
+        logits: `(M, Z_1 + ... + Z_S)` of the student, blocks in the order of the answers.
+        answers: of the sources, softened already.
+        shares: `(S,)`, a_s.
+        temperatures: T_s.
+        standardise: compare z-scores of the logits.
+    """
+    if standardise:
+        classes = [targets.num_classes for targets in answers]
+        logits = torch.cat([standardised(block) for block in torch.split(logits, classes, dim=1)], dim=1)
+    answered = soft_target_losses(logits, answers, temperatures=temperatures)
+    return answered @ shares.to(answered.device)

@@ -99,7 +99,7 @@ def stack_sources(
     known = np.eye(num_classes, dtype=np.float32)[labels]
     share = 0.0
     if loss is not None and len(probs) <= MOST_PROPAGATED:
-        graph = neighbour_graph(joined / np.linalg.norm(joined, axis=1, keepdims=True))
+        graph = neighbour_graph(joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-12))
         held_out = probs.copy()
         held_out[labeled] = softmax(held_out_logits(joined[labeled], labels, num_classes, groups=groups), axis=1)
         share, temperature, loss, accuracy = _choose_propagation(held_out, graph, labeled, labels)

@@ -34,16 +34,16 @@ def objective_of(
         "fixmatch": lambda: fixmatch_objective(threshold=config.threshold),
         "softmatch": lambda: SoftMatch(num_classes),
     }
+    unused = [name for name in ("mixup", "label_smoothing") if getattr(config, name)]
+    if unused and (choice.name in rivals or choice.method.stacks):
+        log.warning("%s takes no part in %s: it makes labels for images", choice.name, " and ".join(unused))
     if choice.name in rivals:
-        unused = [name for name in ("mixup", "label_smoothing") if getattr(config, name)]
-        if unused:
-            log.warning(
-                "%s takes no part in %s: it labels images by its own answers", choice.name, " and ".join(unused)
-            )
         return rivals[choice.name]()
     shares = [weights.values[name] for name in answers.sources] if answers and weights else []
     if choice.method.stacks and answers is not None:
-        return fused_objective(shares, temperatures=list(answers.temperatures.values()))
+        return fused_objective(
+            shares, temperatures=list(answers.temperatures.values()), standardise=config.standardise_logits
+        )
     if answers is not None:
         objective = source_space_objective(
             shares,
