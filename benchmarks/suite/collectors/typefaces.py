@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from material.fitting import on_white
 from material.typefaces import draw_character, list_faces, open_face
 from suite.collectors.picture import Picture, in_colour
@@ -41,30 +39,3 @@ def characters(folders: Sequence[Path], classes: Mapping[str, str], *, size: int
             for label, character, ink in inked:
                 origin = f"{family}/{path.name}#{ord(character):x}"
                 yield Picture(in_colour(on_white(ink)), label, family, origin)
-
-
-def clones(pictures: list[Picture], *, correlation: float) -> dict[str, str]:
-    """family -> the first family (by name) whose characters look the same: renamed and metric-compatible typefaces.
-
-    Two families are the same when the median over characters of the best correlation between their pixels, each reduced
-    to a quarter, is at least `correlation`.
-    """
-    by_family: dict[str, dict[str, list[np.ndarray]]] = {}
-    for picture in pictures:
-        grey = 255 - picture.pixels[..., 0].astype(np.float32)
-        small = grey.reshape(grey.shape[0] // 4, 4, grey.shape[1] // 4, 4).mean((1, 3)).ravel()
-        small = (small - small.mean()) / max(float(small.std()), 1e-6) / np.sqrt(small.size)
-        by_family.setdefault(picture.group, {}).setdefault(picture.origin.split("#")[1], []).append(small)
-    families = sorted(by_family)
-    stacks = {family: {c: np.stack(rows) for c, rows in by_family[family].items()} for family in families}
-    same: dict[str, str] = {}
-    for number, family in enumerate(families):
-        for other in families[:number]:
-            if other in same:
-                continue
-            shared = stacks[family].keys() & stacks[other].keys()
-            best = [float((stacks[family][c] @ stacks[other][c].T).max()) for c in shared]
-            if best and np.median(best) >= correlation:
-                same[family] = other
-                break
-    return same
