@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "distillation": TRAINING | {"distillation"},
     "baselines": TRAINING | {"baselines"},
     "evaluation": BASE | PURE | {"evaluation"},
-    "deployment": BASE | PURE | {"files", "models", "deployment"},
+    "deployment": BASE | PURE | {"convolutions", "files", "models", "deployment"},
     "reporting": BASE | PURE | {"files", "reporting", "evaluation", "version"},
     "demo": BASE | {"demo", "files"},
     "config": BASE,
@@ -169,7 +169,8 @@ OPTIONS_OF_COMPARE = {
     "--image-size --label-weight --temperature --source-temperature --standardise-logits --no-standardise-logits",
     "--confidence --stored-views --label-smoothing --mixup --balanced --no-balanced --augment --batch-size",
     "--accumulation --epochs --steps --minutes --lr --weight-decay --ema --bn --flip --no-flip --unlabeled-ratio",
-    "--threshold --precision --memory-format --compile --no-compile --worker-start --packed-gb --device --workers",
+    "--threshold --fusion-labels --fusion-threshold --handover --source-weight --weak-weight",
+    "--precision --memory-format --compile --no-compile --worker-start --packed-gb --device --workers",
     "--cache-dir --offline --no-offline -o",
 }
 

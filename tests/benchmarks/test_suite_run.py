@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from potstill.config import overridden
+from potstill.pipeline.comparison import compare
 from suite import run
+from suite.quick import quick_targets
+from suite.statistics import read_table
 from suite.tasks import TASKS
+from suite.workers import Job, train_all
 from suite.zoo import RECIPES
 
 
@@ -31,8 +38,9 @@ def test_a_target_is_compared_without_the_sources_that_share_its_classes(
         (tmp_path / "zoo" / f"{name}.json").write_text(f'{{"name": "{name}"}}')
     protocol = {
         "student": "timm/tf_efficientnet_lite0",
-        "settings": {"steps": 7},
-        "overrides": {"fixmatch": {"threshold": 0.8}},
+        "steps": {48: 8, 64: 4},
+        "settings": {"batch_size": 64},
+        "settings_of": {"fixmatch": {"threshold": 0.8}},
         "shares_classes_with": {"mnist": ["scanned-digits"]},
         "tables": {
             "main": {
@@ -40,6 +48,7 @@ def test_a_target_is_compared_without_the_sources_that_share_its_classes(
                 "methods": ["transfer", "fixmatch"],
                 "seeds": 3,
                 "settings": {"label_fraction": 0.2},
+                "settings_of": {"transfer+short": {"budget": 0.25}},
             }
         },
     }
@@ -52,6 +61,31 @@ def test_a_target_is_compared_without_the_sources_that_share_its_classes(
     for target, left_out in (("mnist", {"mnist", "scanned-digits"}), ("units", {"units"})):
         imagenet = {f"tf_efficientnet_lite{number} at {sizes[target]}" for number in range(3)}
         assert zoo[target] == set(RECIPES) - left_out | imagenet
-    assert jobs["units"].settings["image_size"] == TASKS["units"].size
-    assert (jobs["units"].settings["flip"], jobs["mnist"].settings["flip"]) == (True, False)
+    config = jobs["units"].config()
+    assert (config.image_size, config.flip, config.steps, config.label_fraction) == (TASKS["units"].size, True, 4, 0.2)
+    assert overridden(config, "transfer+short").steps == 1
+    assert overridden(config, "fixmatch").threshold == 0.8
+    config = jobs["mnist"].config()
+    assert (config.flip, config.steps, overridden(config, "transfer+short").steps) == (False, 8, 2)
     assert jobs["mnist"].manifest == tmp_path / "tasks" / "mnist" / "target.csv"
+
+
+def test_several_processes_train_what_compare_would(tmp_path: Path) -> None:
+    target, manifest, settings = next(iter(quick_targets(tmp_path)))
+    settings = {**settings, "steps": 4, "precision": "float32", "memory_format": "channels-last"}
+    methods = ("transfer", "nearest", "nearest+warm")
+    settings["overrides"] = {"nearest+warm": {"temperature": 2.0}}
+    job = Job("quick", target, manifest, tmp_path / "by-workers", methods, 2, settings)
+    assert not train_all([job], tmp_path / "results", processes=2, threads=1, seconds=0.0)  # the time is up at once
+    assert train_all([job], tmp_path / "results", processes=2, threads=1, seconds=600.0)
+    torch.set_num_threads(1)
+    alone = compare(manifest, tmp_path / "alone", config=job.config(), methods=methods, seeds=2)
+    together = json.loads((tmp_path / "results" / "quick" / f"{target}.json").read_text())
+    assert together["summary"] == alone["summary"]
+    assert {run["path"]: run["accuracy"] for run in together["runs"]} == {
+        run["path"]: run["accuracy"] for run in alone["runs"]
+    }
+    table = read_table(tmp_path / "results" / "quick")
+    assert table.methods == tuple(sorted(methods))
+    for method in methods:
+        assert table.accuracy(target, method) == pytest.approx(100 * alone["summary"][method]["mean"])

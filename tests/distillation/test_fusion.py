@@ -36,8 +36,8 @@ def student(images: torch.Tensor, labeled: int | None = None) -> StudentOutputs:
     return StudentOutputs(images, LOGITS, SOURCE_LOGITS)
 
 
-def expected(progress: float, threshold: float, source_weight: float, weak_weight: float) -> float:
-    """The same in plain numbers."""
+def expected(progress: float, threshold: float, handover: float, soft: bool, source_weight: float) -> float:
+    """The same in plain numbers, with a weak view that counts a quarter."""
 
     def log_softmax(row: list[float]) -> list[float]:
         total = math.log(sum(map(math.exp, row)))
@@ -47,11 +47,16 @@ def expected(progress: float, threshold: float, source_weight: float, weak_weigh
     loss = -log_softmax(logits[0])[1]
     for image in range(2):
         own, stack = log_softmax(logits[3 + image]), [math.log(value) for value in STACK[image].tolist()]
-        mixed = log_softmax([progress * a + (1 - progress) * b for a, b in zip(own, stack, strict=True)])
-        label = int(np.argmax(mixed))
-        if math.exp(mixed[label]) >= threshold:
-            strong, weak = (-log_softmax(logits[row + image])[label] for row in (1, 3))
-            loss += (strong + weak_weight * weak) / 2
+        share = handover * progress
+        mixed = [
+            math.exp(v) for v in log_softmax([share * a + (1 - share) * b for a, b in zip(own, stack, strict=True)])
+        ]
+        best = int(np.argmax(mixed))
+        if mixed[best] >= threshold:
+            learnt = mixed if soft else [float(label == best) for label in range(2)]
+            for row, weight in ((1, 1.0), (3, 0.25)):
+                log_probs = log_softmax(logits[row + image])
+                loss -= weight * sum(p * log_p for p, log_p in zip(learnt, log_probs, strict=True)) / 2
         log_probs = log_softmax(SOURCE_LOGITS[image].tolist())
         answered = -sum(p * log_p for p, log_p in zip(ANSWER[image].tolist(), log_probs, strict=True))
         loss += source_weight * (1 - progress) * answered / 2
@@ -60,13 +65,23 @@ def expected(progress: float, threshold: float, source_weight: float, weak_weigh
 
 @pytest.mark.parametrize("progress", [0.0, 0.4, 0.99])
 @pytest.mark.parametrize("threshold", [0.0, 0.8])
+@pytest.mark.parametrize("handover", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("soft", [True, False])
 @pytest.mark.parametrize("source_weight", [0.0, 0.5])
-def test_loss_by_hand(progress: float, threshold: float, source_weight: float) -> None:
-    objective = fused_objective(
-        [1.0], temperatures=[1.0], threshold=threshold, source_weight=source_weight, weak_weight=0.25
-    )
+def test_loss_by_hand(progress: float, threshold: float, handover: float, soft: bool, source_weight: float) -> None:
+    options = {"threshold": threshold, "handover": handover, "soft": soft, "source_weight": source_weight}
+    objective = fused_objective([1.0], temperatures=[1.0], weak_weight=0.25, **options)  # type: ignore[arg-type]
     terms = objective(student, replace(BATCH, progress=progress))
-    assert terms["loss"].item() == pytest.approx(expected(progress, threshold, source_weight, 0.25), rel=1e-5)
+    by_hand = expected(progress, threshold, handover, soft, source_weight)
+    assert terms["loss"].item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_without_weak_views_the_stack_alone_is_learnt() -> None:
+    objective = fused_objective([], temperatures=[])
+    batch = replace(BATCH, pool_weak=None, answers=(), progress=0.5)
+    terms = objective(lambda images, labeled=None: StudentOutputs(images, LOGITS[:3], LOGITS[:0]), batch)
+    by_hand = F.cross_entropy(LOGITS[:1], torch.tensor([1])) + F.cross_entropy(LOGITS[1:3], STACK)
+    torch.testing.assert_close(terms["loss"], by_hand)
 
 
 def test_the_stack_leads_first_and_the_student_last() -> None:
@@ -83,7 +98,7 @@ def test_a_class_that_the_stack_excludes_is_not_excluded_for_good() -> None:
 
 def test_pseudo_labels_carry_no_gradient_of_their_own() -> None:
     logits = LOGITS.clone().requires_grad_()
-    objective = fused_objective([1.0], temperatures=[1.0], threshold=0.0, source_weight=0.0, weak_weight=0.0)
+    objective = fused_objective([1.0], temperatures=[1.0], handover=1.0, soft=False)
     terms = objective(
         lambda images, labeled=None: StudentOutputs(images, logits, SOURCE_LOGITS), replace(BATCH, progress=0.5)
     )
@@ -97,7 +112,7 @@ def test_pseudo_labels_carry_no_gradient_of_their_own() -> None:
 
 
 def test_missing_parts_of_a_batch_are_refused() -> None:
-    objective = fused_objective([1.0], temperatures=[1.0])
+    objective = fused_objective([1.0], temperatures=[1.0], source_weight=0.5)
     with pytest.raises(ValueError, match="stack's probabilities"):
         objective(student, replace(BATCH, target_probs=None))
     with pytest.raises(ValueError, match="1 sources' answers, got 0"):

@@ -72,6 +72,19 @@ def test_a_source_can_be_left_out_of_what_uses_sources() -> None:
         parse_method("eqal")
 
 
+def test_a_method_can_stand_in_a_comparison_several_times_under_other_settings() -> None:
+    choice = parse_method("weighted-shuffled+paper")
+    assert (choice.name, choice.base, choice.shuffled) == ("weighted-shuffled+paper", "weighted", True)
+    overrides = {"fixmatch": {"threshold": 0.8}, "fixmatch+short": {"steps": 5}}
+    config = build_config({"steps": 10, "overrides": overrides})
+    found = [overridden(config, parse_method(name).name, "fixmatch") for name in ("fixmatch", "fixmatch+short")]
+    assert [(own.steps, own.threshold) for own in found] == [(10, 0.8), (5, 0.95)]
+    with pytest.raises(UsageError, match="names no variant"):
+        parse_method("weighted+")
+    with pytest.raises(UnknownNameError, match="Did you mean 'equal'"):
+        parse_method("eqal+long")
+
+
 def test_settings_of_one_method_replace_those_of_all() -> None:
     config = build_config({"lr": 0.1, "overrides": {"fixmatch": {"threshold": 0.8, "lr": 0.02}}})
     assert overridden(config, "fixmatch").threshold == 0.8

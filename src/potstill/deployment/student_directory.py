@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from potstill.convolutions import repeatable_convolutions
 from potstill.errors import CheckpointError, PotstillError
 from potstill.files import write_bytes
 from potstill.models import create_model, pretrained_cfg_of, save_state
@@ -24,7 +25,7 @@ CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True)
 class SavedStudent:
-    """A student read back from its folder, in evaluation mode on the CPU."""
+    """A student read back from its folder, in evaluation mode."""
 
     model: nn.Module
     name: str
@@ -33,9 +34,11 @@ class SavedStudent:
     temperature: float
 
     def probs(self, images: Tensor) -> npt.NDArray[np.float32]:
-        """Class probabilities `(B, C)` of prepared images, float32 `(B, 3, H, W)` on the model's device."""
-        with torch.inference_mode():
-            return torch.softmax(self.model(images) / self.temperature, dim=1).cpu().numpy()
+        """Class probabilities `(B, C)` of prepared images, float32 `(B, 3, H, W)` on any device."""
+        device = next(self.model.parameters()).device
+        # As exact on a GPU as on the CPU that the student is meant for.
+        with torch.inference_mode(), repeatable_convolutions(device, exact=True):
+            return torch.softmax(self.model(images.to(device)) / self.temperature, dim=1).cpu().numpy()
 
 
 def save_student(
@@ -75,11 +78,12 @@ def save_student(
     write_bytes(directory / CONFIG_FILE, text.encode("utf-8"))
 
 
-def load_student(directory: Path) -> SavedStudent:
+def load_student(directory: Path, *, device: str = "cpu") -> SavedStudent:
     """Read a student back.
 
     Args:
         directory: the `student` folder of a run, or the run directory itself.
+        device: where it is to answer.
 
     Raises:
         CheckpointError: there is no student, or it is damaged.
@@ -99,7 +103,7 @@ def load_student(directory: Path) -> SavedStudent:
     except (ValueError, KeyError, PotstillError) as error:
         raise CheckpointError(f"The student in {directory} is damaged: {error}") from error
     return SavedStudent(
-        model=model.eval(),
+        model=model.eval().to(device),
         name=extra["model"],
         classes=tuple(config["label_names"]),
         preprocessing=Preprocessing(

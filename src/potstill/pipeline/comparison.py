@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,35 +91,15 @@ def compare(
 def _compare(
     data: Path, output: Path, config: RunConfig, choices: Sequence[MethodChoice], seeds: int, progress: Progress
 ) -> dict[str, Any]:
-    methods = [choice.name for choice in choices]
-    target = open_configured(data, config, progress)
-    command = {"command": "compare", "methods": methods, "seeds": seeds}
-    config = settle_config(config, target, data=data, output=output, command=command)
-    write_json(output / "environment.json", environment_record())
-    uses_sources = any(choice.method.scheme for choice in choices)
-    material = gather_material(target, config, progress) if uses_sources else without_sources(target)
-    draws = [_draw_labels(material, config, seed) for seed in range(seeds)]
-    for draw in draws:
-        for choice in choices:
-            require_usable_sources(choice, draw.ranking, material, config)
-        write_splits(draw.target, output / f"splits-seed{draw.target.split.seed}.csv")
-    if uses_sources:
-        write_json(output / "ranking.json", ranking_record(draws[0].ranking, material))
-    references = [_source_probe(material, draw) for draw in draws if draw.ranking.scores()]
+    comparison = prepare_comparison(data, output, config=config, choices=choices, seeds=seeds, progress=progress)
+    announce_students(len(comparison.left()), comparison.config)
+    whole = WholeProgress(progress, len(choices) * seeds)
     records: list[dict[str, Any]] = []
-    left = [
-        (name, draw)
-        for draw in draws
-        for name in methods
-        if not finished_on(_run_directory(output, name, draw), draw.target)
-    ]
-    announce_students(len(left), config)
-    whole = _WholeProgress(progress, len(methods) * seeds)
-    for draw in draws:
-        for name in methods:
-            records.append(_one_run(name, draw, material, config, output, whole))
+    for draw in comparison.draws:
+        for choice in choices:
+            records.append(comparison.run(choice.name, draw, whole))
             if any(record["status"] == "done" for record in records):
-                write_json(output / "results.json", _results(output, target, records, references))
+                write_json(output / "results.json", comparison.results(records))
     if not any(record["status"] == "done" for record in records):
         raise DivergedError(f"Every run failed; the first: {records[0]['error']}")
     write_report(output)
@@ -126,47 +107,133 @@ def _compare(
     return results
 
 
-def _draw_labels(material: Material, config: RunConfig, seed: int) -> LabelDraw:
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison whose runs are to be trained, by one process or by several that share its directory.
+
+    Attributes:
+        output: its root directory.
+        config: resolved.
+        choices: its methods.
+        material: source outputs over the target's images.
+        draws: one for each seed, in order.
+    """
+
+    output: Path
+    config: RunConfig
+    choices: tuple[MethodChoice, ...]
+    material: Material
+    draws: tuple[LabelDraw, ...]
+
+    def left(self) -> list[tuple[str, LabelDraw]]:
+        """Method and label draw of every run that is not finished."""
+        return [
+            (choice.name, draw)
+            for draw in self.draws
+            for choice in self.choices
+            if not finished_on(self._directory(choice.name, draw), draw.target)
+        ]
+
+    def run(self, name: str, draw: LabelDraw, progress: WholeProgress) -> dict[str, Any]:
+        """Train a student, unless its run is finished: one element of `runs` in results.json."""
+        seed = draw.target.split.seed
+        directory = self._directory(name, draw)
+        if finished_on(directory, draw.target):
+            progress.skip()
+            finished: dict[str, Any] = read_json(directory / "results.json")
+            return finished
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            run = train_method(
+                name,
+                draw.target,
+                self.material,
+                draw.ranking,
+                replace(self.config, seed=seed),
+                directory=directory,
+                progress=progress,
+            )
+        except DivergedError as error:
+            log.warning("%s, seed %d failed: %s", name, seed, error)
+            return {"method": name, "seed": seed, "status": "failed", "path": directory.name, "error": str(error)}
+        finally:
+            progress.finish()
+        return run.record
+
+    def results(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The content of results.json for the runs that there are."""
+        target = self.material.target
+        done = [record for record in records if record["status"] == "done"]
+        return {
+            "schema": 1,
+            "target": target.name,
+            "classes": list(target.classes),
+            "split_sha256": split_digest(target),
+            "runs": list(records),
+            "references": self._references,
+            "summary": summarise_runs(
+                [_predictions(self.output, record) for record in done], groups=target.groups or None
+            ),
+        }
+
+    def finished(self) -> list[dict[str, Any]]:
+        """What `run` gave for every run that is finished."""
+        directories = [
+            self._directory(choice.name, draw)
+            for draw in self.draws
+            for choice in self.choices
+            if finished_on(self._directory(choice.name, draw), draw.target)
+        ]
+        return [read_json(directory / "results.json") for directory in directories]
+
+    @cached_property
+    def _references(self) -> list[dict[str, Any]]:
+        return [_source_probe(self.material, draw) for draw in self.draws if draw.ranking.scores()]
+
+    def _directory(self, name: str, draw: LabelDraw) -> Path:
+        return self.output / f"{name}-seed{draw.target.split.seed}"
+
+
+def prepare_comparison(
+    data: Path,
+    output: Path,
+    *,
+    config: RunConfig,
+    choices: Sequence[MethodChoice],
+    seeds: int,
+    progress: Progress = no_progress,
+) -> Comparison:
+    """Open the target, ask the sources, draw the labels of every seed; what is decided is written to `output`.
+
+    Raises:
+        UsageError: a method cannot use its sources as the configuration asks.
+    """
+    target = open_configured(data, config, progress)
+    command = {"command": "compare", "methods": [choice.name for choice in choices], "seeds": seeds}
+    config = settle_config(config, target, data=data, output=output, command=command)
+    write_json(output / "environment.json", environment_record())
+    uses_sources = any(choice.method.scheme for choice in choices)
+    material = gather_material(target, config, progress) if uses_sources else without_sources(target)
+    ranked = (output / "ranking.json").exists()
+    draws = [_draw_labels(material, config, seed, scores_only=ranked or seed > 0) for seed in range(seeds)]
+    for draw in draws:
+        for choice in choices:
+            require_usable_sources(choice, draw.ranking, material, config)
+        write_splits(draw.target, output / f"splits-seed{draw.target.split.seed}.csv")
+    if uses_sources and not ranked:
+        write_json(output / "ranking.json", ranking_record(draws[0].ranking, material))
+    return Comparison(output, config, tuple(choices), material, tuple(draws))
+
+
+def _draw_labels(material: Material, config: RunConfig, seed: int, *, scores_only: bool) -> LabelDraw:
     target = redraw_labels(
         material.target, seed, label_fraction=config.label_fraction, labels_per_class=config.labels_per_class
     )
     # Only the first ranking is written; of the others the scores make the weights.
-    return LabelDraw(target, rank_material(material, target, replace(config, seed=seed), scores_only=seed > 0))
+    return LabelDraw(target, rank_material(material, target, replace(config, seed=seed), scores_only=scores_only))
 
 
-def _run_directory(output: Path, name: str, draw: LabelDraw) -> Path:
-    return output / f"{name}-seed{draw.target.split.seed}"
-
-
-def _one_run(
-    name: str, draw: LabelDraw, material: Material, config: RunConfig, output: Path, progress: _WholeProgress
-) -> dict[str, Any]:
-    seed = draw.target.split.seed
-    directory = _run_directory(output, name, draw)
-    if finished_on(directory, draw.target):
-        progress.skip()
-        finished: dict[str, Any] = read_json(directory / "results.json")
-        return finished
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        run = train_method(
-            name,
-            draw.target,
-            material,
-            draw.ranking,
-            replace(config, seed=seed),
-            directory=directory,
-            progress=progress,
-        )
-    except DivergedError as error:
-        log.warning("%s, seed %d failed: %s", name, seed, error)
-        return {"method": name, "seed": seed, "status": "failed", "path": directory.name, "error": str(error)}
-    finally:
-        progress.finish()
-    return run.record
-
-
-class _WholeProgress:
+class WholeProgress:
     """Adds the progress of single runs to that of all runs; a run counts 1,000 units whatever its length."""
 
     unit = 1000
@@ -211,21 +278,6 @@ def _source_probe(material: Material, draw: LabelDraw) -> dict[str, Any]:
     accuracy = float((logits.argmax(axis=1) == target.labels_of(test)).mean())
     seconds = round(time.monotonic() - started, 3)
     return {**record, "accuracy": accuracy, "params": outputs.cost.params, "macs": None, "seconds": seconds}
-
-
-def _results(
-    output: Path, target: Target, records: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    done = [record for record in records if record["status"] == "done"]
-    return {
-        "schema": 1,
-        "target": target.name,
-        "classes": list(target.classes),
-        "split_sha256": split_digest(target),
-        "runs": list(records),
-        "references": list(references),
-        "summary": summarise_runs([_predictions(output, record) for record in done], groups=target.groups or None),
-    }
 
 
 def _predictions(output: Path, record: Mapping[str, Any]) -> RunPredictions:

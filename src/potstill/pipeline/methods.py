@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from potstill.config import RunConfig
 from potstill.errors import UsageError, unknown_name
 from potstill.training.batches import BatchPlan
 
-WITHOUT, ONLY, SHUFFLED = "-without-", "-only-", "-shuffled"
+WITHOUT, ONLY, SHUFFLED, VARIANT = "-without-", "-only-", "-shuffled", "+"
 
 
 def _labeled_rows(config: RunConfig) -> BatchPlan:
@@ -29,10 +30,14 @@ def _fixmatch_rows(config: RunConfig) -> BatchPlan:
 
 
 def _fused_rows(config: RunConfig) -> BatchPlan:
-    # Two views of each pool image, both with a gradient; 1.5 pool images for a labeled one.
-    labeled = max(1, config.batch_size // 4)
-    pool = (config.batch_size - labeled) // 2
-    return BatchPlan(labeled=labeled, pool_weak=pool, pool_strong=pool)
+    labeled = max(1, config.batch_size // 3)
+    budget = config.batch_size - labeled
+    if config.source_weight or config.weak_weight:  # the weak view has a gradient too
+        return BatchPlan(labeled=labeled, pool_weak=budget // 2, pool_strong=budget // 2)
+    if config.handover:
+        pool = budget * 3 // 4
+        return BatchPlan(labeled=labeled, pool_weak=pool, pool_strong=pool, forward_only_weak=True)
+    return BatchPlan(labeled=labeled, pool_strong=budget)
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,15 @@ class Method:
 
     rows: Callable[[RunConfig], BatchPlan] | None
     scheme: str | None = None
-    stacks: bool = False
+    taught_by: Literal["stack", "student"] | None = None
+    starts_at_source: bool = False
     reads_hidden_labels: bool = False
+
+    def imitates(self, config: RunConfig) -> bool:
+        """Whether the student learns each source's answers over the source's own classes."""
+        if self.scheme is None or self.starts_at_source:
+            return False
+        return self.taught_by is None or config.source_weight > 0
 
 
 METHODS: dict[str, Method] = {
@@ -59,7 +71,9 @@ METHODS: dict[str, Method] = {
     "nearest": Method(_labeled_and_pool_rows, scheme="nearest"),
     "equal": Method(_labeled_and_pool_rows, scheme="equal"),
     "weighted": Method(_labeled_and_pool_rows, scheme="config"),
-    "fused": Method(_fused_rows, scheme="config", stacks=True),
+    "fused": Method(_fused_rows, scheme="config", taught_by="stack"),
+    "self-distilled": Method(_fused_rows, taught_by="student"),
+    "start-nearest": Method(_labeled_rows, scheme="equal", starts_at_source=True),
     "ceiling": Method(_labeled_rows, reads_hidden_labels=True),
 }
 
@@ -68,8 +82,10 @@ METHODS: dict[str, Method] = {
 class MethodChoice:
     """A method as the user wrote it.
 
-    `METHOD-without-SOURCE` leaves a source out, `METHOD-only-SOURCE` uses no other. `METHOD-shuffled` is a control: the
-    sources' answers belong to other images, so that they cannot tell the student anything about what it sees.
+    `METHOD+VARIANT` is the method with the settings that `overrides` has under this name, so that one comparison can
+    hold a method several times. `METHOD-without-SOURCE` leaves a source out, `METHOD-only-SOURCE` uses no other.
+    `METHOD-shuffled` is a control: the sources' answers belong to other images, so that they cannot tell the student
+    anything about what it sees.
     """
 
     name: str
@@ -87,14 +103,19 @@ def parse_method(name: str) -> MethodChoice:
         UnknownNameError: no such method.
         UsageError: something is said about the sources of a method that uses none.
     """
-    base, _, left_out = name.partition(WITHOUT)
+    plain, plus, variant = name.partition(VARIANT)
+    if plus and not variant:
+        raise UsageError(
+            f"'{name}' names no variant. Use for instance {plain}{VARIANT}long, with overrides of that name."
+        )
+    base, _, left_out = plain.partition(WITHOUT)
     base, _, only = (base, "", "") if left_out else base.partition(ONLY)
     shuffled = base.endswith(SHUFFLED)
     base = base.removesuffix(SHUFFLED)
     if base not in METHODS:
         raise unknown_name("method", base, METHODS)
     method = METHODS[base]
-    if base != name and method.scheme is None:
+    if base != plain and method.scheme is None:
         raise UsageError(
             f"'{name}' says something about sources, but {base} uses no sources. "
             f"Use for instance weighted{WITHOUT}NAME."

@@ -35,14 +35,21 @@ def objective_of(
         "softmatch": lambda: SoftMatch(num_classes),
     }
     unused = [name for name in ("mixup", "label_smoothing") if getattr(config, name)]
-    if unused and (choice.name in rivals or choice.method.stacks):
+    if unused and (choice.base in rivals or choice.method.taught_by):
         log.warning("%s takes no part in %s: it makes labels for images", choice.name, " and ".join(unused))
-    if choice.name in rivals:
-        return rivals[choice.name]()
+    if choice.base in rivals:
+        return rivals[choice.base]()
     shares = [weights.values[name] for name in answers.sources] if answers and weights else []
-    if choice.method.stacks and answers is not None:
+    if choice.method.taught_by:
         return fused_objective(
-            shares, temperatures=list(answers.temperatures.values()), standardise=config.standardise_logits
+            shares,
+            temperatures=list(answers.temperatures.values()) if answers else (),
+            threshold=config.fusion_threshold,
+            handover=config.handover,
+            soft=config.fusion_labels == "soft",
+            source_weight=config.source_weight,
+            weak_weight=config.weak_weight,
+            standardise=config.standardise_logits,
         )
     if answers is not None:
         objective = source_space_objective(

@@ -86,7 +86,7 @@ def train_method(
     seconds = max(trained.seconds, time.monotonic() - started)
     name = config.student
     save_student(trained.model, directory / "student", name=name, classes=target.classes, preprocessing=preprocessing)
-    student = load_student(directory)
+    student = load_student(directory, device=config.device)
     evaluation = evaluate_student(student, target, target.split.test, workers=config.workers)
     val = None
     if config.use_val and target.split.val:

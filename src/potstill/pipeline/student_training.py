@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,9 @@ from potstill.data import (
 )
 from potstill.distillation.answers import SourceAnswers
 from potstill.distillation.clusters import Clusters
-from potstill.distillation.stacking import Stack
+from potstill.errors import UsageError
 from potstill.models import features_of
-from potstill.pipeline.methods import MethodChoice
+from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.objectives import objective_of
 from potstill.pipeline.pool_clusters import settle_clusters
 from potstill.pipeline.pool_stack import stack_over_pool
@@ -67,19 +68,24 @@ def train_gradients(
     used = weights.used if weights else ()
     material = with_stored_views(material, target, used, config, progress)
     clusters = settle_clusters(material, used, pool, cache_dir_of(config))
-    answers = (
-        source_answers(material, weights, pool, config, clusters=clusters, shuffled=choice.shuffled)
-        if weights
-        else None
-    )
-    stack = None
-    if choice.method.stacks and weights is not None:
+    answers = target_probs = None
+    if weights is not None and choice.method.imitates(config):
+        answers = source_answers(material, weights, pool, config, clusters=clusters, shuffled=choice.shuffled)
+    if choice.method.taught_by == "stack" and weights is not None:
         stack = stack_over_pool(material, target, tuple(weights.values), pool, shuffled=choice.shuffled)
-    batches = _batches(choice, target, config, pool, dataset, answers, stack)
+        target_probs = stack.probs
+    elif choice.method.taught_by == "student":
+        config = replace(config, steps=max(1, (config.steps or 0) // 2))  # the teacher takes the other half
+        target_probs = _probs_of_teacher(
+            target, material, config, preprocessing, (pool, dataset), directory=directory / "teacher", progress=progress
+        )
+    batches = _batches(choice, target, config, pool, dataset, answers, target_probs)
     student = build_student(
         config.student,
         len(target.classes),
-        weights=config.student_weights,
+        weights=_source_to_start_at(material, weights, config)
+        if choice.method.starts_at_source and weights
+        else config.student_weights,
         source_classes=answers.num_classes if answers else {},
         image_size=preprocessing.image_size,
         seed=target.split.seed,
@@ -109,6 +115,48 @@ def train_gradients(
     return trained
 
 
+def _probs_of_teacher(
+    target: Target,
+    material: Material,
+    config: RunConfig,
+    preprocessing: Preprocessing,
+    views: tuple[tuple[str, ...], ViewDataset],
+    *,
+    directory: Path,
+    progress: Progress,
+) -> npt.NDArray[np.float32]:
+    """Probabilities `(N, C)` of the pool by a student that learnt the labels alone; one-hot for labeled images."""
+    transfer = parse_method("transfer")
+    trained = train_gradients(
+        transfer, target, material, None, config, preprocessing, directory=directory, progress=progress
+    )
+    pool, dataset = views
+    every = np.arange(len(pool))
+    with torch.inference_mode():
+        parts = [
+            trained.model(dataset.normalise(dataset.views(some, "plain", epoch=np.zeros_like(some), draw=0)))
+            for some in np.split(every, range(EVALUATION_BATCH, len(every), EVALUATION_BATCH))
+        ]
+    probs: npt.NDArray[np.float32] = torch.softmax(torch.cat(parts), dim=1).numpy()
+    labeled = target.split.labeled
+    probs[_rows_of(labeled, pool)] = np.eye(len(target.classes), dtype=np.float32)[target.labels_of(labeled)]
+    return probs
+
+
+def _source_to_start_at(material: Material, weights: SourceWeights, config: RunConfig) -> Path:
+    """The weights file of the best-ranked source that has the student's architecture.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for name in weights.values:
+        spec = material.zoo.sources[name]
+        if spec.model == config.student and spec.weights is not None:
+            log.info("the student starts from the weights of %s", name)
+            return spec.weights
+    raise UsageError(f"No source of the zoo is a {config.student} with a weights file, so no student can start at one.")
+
+
 def _batches(
     choice: MethodChoice,
     target: Target,
@@ -116,7 +164,7 @@ def _batches(
     pool: tuple[str, ...],
     dataset: ViewDataset,
     answers: SourceAnswers | None,
-    stack: Stack | None,
+    target_probs: npt.NDArray[np.float32] | None,
 ) -> TrainingBatches:
     """The batches of a method: as many student image passes in all as the configuration allows."""
     if config.steps is None:
@@ -136,7 +184,7 @@ def _batches(
         pool_view="stored" if answers and config.stored_views else config.augment,
         balanced=config.balanced,
         answers=answers,
-        target_probs=stack.probs if stack else None,
+        target_probs=target_probs,
     )
 
 

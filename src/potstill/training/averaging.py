@@ -46,6 +46,5 @@ class WarmingAverage(nn.Module):
             torch._foreach_copy_(averaged, current)
         else:
             torch._foreach_lerp_(averaged, current, 1 - min(self._decay, (1 + count) / (10 + count)))
-        for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
-            kept.copy_(buffer)
+        torch._foreach_copy_(list(self.module.buffers()), list(model.buffers()))
         self.n_averaged += 1

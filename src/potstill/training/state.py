@@ -17,6 +17,7 @@ from potstill.training.checkpoint import Checkpoint, optimizer_tensors, restore_
 from potstill.training.compiling import compile_model
 from potstill.training.optimization import Optimization
 from potstill.training.processes import accelerator_for
+from potstill.training.recording import RecordedFeatures
 from potstill.training.student import Student, StudentOutputs, freeze_batch_norm
 
 
@@ -52,6 +53,13 @@ class TrainingState:
         self.accelerator.free_memory()  # it would keep every student that it ever prepared
         self._module: Callable[..., StudentOutputs] = compile_model(wrapped, settings.compute)
         self._compute = settings.compute
+        self._recordable = (
+            self.accelerator.device.type == "cuda"
+            and self.accelerator.num_processes == 1
+            and settings.accumulation == 1
+            and settings.compute.dtype == "float32"
+            and not settings.compute.compiled
+        )
         self._memory = nn.Module() if memory is None else memory.to(self.accelerator.device)
         self.step = 0
         self.steps = settings.steps
@@ -63,6 +71,8 @@ class TrainingState:
         """The student in its measured precision; what it returns is used in float32."""
         # A convolution follows the layout of its images, whatever that of its weights.
         laid_out = images.contiguous(memory_format=self._compute.memory_format)
+        if self._recordable and self.student.recorded is None:
+            self.student.recorded = RecordedFeatures(self.student.model, laid_out)
         with self._compute.autocast(self.accelerator.device):
             return self._module(laid_out, labeled)
 

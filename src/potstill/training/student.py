@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.models import create_model, features_of, logits_of_features
+from potstill.training.recording import RecordedFeatures
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,13 @@ class Student(nn.Module):
     def __init__(self, model: nn.Module, source_classes: Mapping[str, int]) -> None:
         super().__init__()
         self.model = model
+        self.recorded: RecordedFeatures | None = None
         self.source_classes = dict(source_classes)
         self.source_heads = _joined_heads(head_of(model).in_features, tuple(source_classes.values()))
 
     def forward(self, images: Tensor, labeled: int | None = None) -> StudentOutputs:
         """Outputs for `(B, 3, H, W)`; the first `labeled` images (None: all) get no source logits."""
-        features = features_of(self.model, images)
+        features = features_of(self.model, images) if self.recorded is None else self.recorded(images)
         pool_features = features[len(features) if labeled is None else labeled :]
         return StudentOutputs(
             features=features,
