@@ -1,12 +1,13 @@
-"""The stack of sources: choices, calibration and what it must not depend on."""
+"""The stack of sources: weights, calibration and what it must not depend on."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from potstill.distillation.stacking import MOST_JUDGED, Stack, stack_sources, unit_directions
+from potstill.distillation.stacking import MOST_JUDGED, POWER, Stack, stack_sources, unit_directions
 from potstill.errors import SimilarityError
+from potstill.probes import fit_probe, probe_logits
 
 CLASSES, LABELED, POOL = 4, 60, 300
 
@@ -25,10 +26,10 @@ def stacked(sources: dict[str, np.ndarray], labels: np.ndarray, **options: objec
     return stack_sources(sources, np.arange(LABELED), labels[:LABELED], CLASSES, **options)  # type: ignore[arg-type]
 
 
-def test_complementary_sources_are_joined_and_a_useless_one_is_not() -> None:
+def test_complementary_sources_are_joined_and_a_useless_one_hardly_counts() -> None:
     sources, labels = make_sources()
     stack = stacked(sources, labels)
-    assert set(stack.shares) == {"halves", "parity"}
+    assert stack.shares["nothing"] < 0.02 < 0.2 < min(stack.shares["halves"], stack.shares["parity"])
     assert sum(stack.shares.values()) == pytest.approx(1)
     right = (stack.probs[LABELED:].argmax(axis=1) == labels[LABELED:]).mean()
     alone = [stacked({name: sources[name]}, labels) for name in ("halves", "parity")]
@@ -55,7 +56,42 @@ def test_scale_shift_names_and_order_of_sources_do_not_matter() -> None:
     changed = {"z": sources["nothing"], "y": 1e3 * sources["parity"] - 7, "x": sources["halves"] * 1e-3}
     again = stacked(changed, labels)
     np.testing.assert_allclose(again.probs, known.probs, atol=2e-4)
-    assert again.shares == {"x": known.shares["halves"], "y": known.shares["parity"]}
+    assert again.shares == pytest.approx(
+        {"z": known.shares["nothing"], **{new: known.shares[old] for new, old in (("x", "halves"), ("y", "parity"))}}
+    )
+
+
+def test_weights_are_powers_of_held_out_accuracy() -> None:
+    sources, labels = make_sources()
+    known = labels[:LABELED]
+    accuracies = {}
+    for name, features in sources.items():
+        directions = unit_directions(features)[:LABELED]
+        found = []
+        for left_out in range(LABELED):  # by hand: a probe for each image
+            rest = np.arange(LABELED) != left_out
+            penalty = fit_probe(directions, known, CLASSES).penalty
+            probe = fit_probe(directions[rest], known[rest], CLASSES, penalty=penalty)
+            found.append(probe_logits(probe, directions[left_out : left_out + 1]).argmax() == known[left_out])
+        accuracies[name] = float(np.mean(found))
+    raised = {name: accuracy**POWER for name, accuracy in accuracies.items()}
+    expected = {name: value / sum(raised.values()) for name, value in raised.items()}
+    assert stacked(sources, labels).shares == pytest.approx(
+        expected, rel=0.2
+    )  # the scale of the features differs a bit
+
+
+def test_what_the_stack_expects_of_itself_is_true_of_the_pool() -> None:
+    """Neighbours that know a label must not vouch for it: with noise alone the expectation is chance."""
+    rng = np.random.default_rng(0)
+    accuracies = []
+    for _ in range(5):
+        labels = rng.integers(0, CLASSES, POOL)
+        stack = stacked({"noise": rng.normal(0, 1, (POOL, 40))}, labels)
+        assert stack.accuracy is not None
+        accuracies.append(stack.accuracy)
+        assert stack.probs[LABELED:].max(axis=1).mean() < 0.45
+    assert np.mean(accuracies) == pytest.approx(1 / CLASSES, abs=0.09)
 
 
 def test_copies_of_a_group_do_not_vouch_for_each_other() -> None:
@@ -89,11 +125,12 @@ def test_with_many_labels_the_choice_looks_at_some_of_them() -> None:
     np.testing.assert_array_equal(stack.probs, np.eye(CLASSES)[labels])
 
 
-def test_with_one_label_a_class_the_first_source_is_taken() -> None:
+def test_with_one_label_a_class_all_sources_count_alike() -> None:
     sources, labels = make_sources()
     rows = np.array([np.flatnonzero(labels == label)[0] for label in range(CLASSES)])
     stack = stack_sources(sources, rows, labels[rows], CLASSES)
-    assert (stack.shares, stack.loss, stack.accuracy) == ({"halves": 1.0}, None, None)
+    assert (stack.loss, stack.accuracy, stack.propagation) == (None, None, 0.0)
+    assert stack.shares == pytest.approx(dict.fromkeys(sources, 1 / 3))
     assert np.isfinite(stack.probs).all()
 
 

@@ -1,28 +1,26 @@
-"""Target-space pseudo-labels: one probe on the joint features of the sources that explain the labels best together."""
+"""Target-space pseudo-labels: one probe on the joint features of all sources, each weighted by what it tells alone."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 from scipy.special import log_softmax, softmax
 
 from potstill.distillation.propagation import neighbour_graph, propagate
 from potstill.errors import SimilarityError
-from potstill.probes import fit_probe, fit_temperature, held_out_logits, probe_logits
+from potstill.probes import assign_folds, fit_probe, fit_temperature, held_out_logits, probe_logits
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
-MOST_CHOICES = 6
+POWER = 8
+"""Of the held-out accuracy of a source in its weight: half the accuracy of the best one counts 1/256."""
 MOST_JUDGED = 1000
-"""Labeled images by which sources are chosen; the cost grows with their third power."""
-LEAST_GAIN = 1e-3
-"""Nats a label by which another source must improve held-out predictions."""
+"""Labeled images on which a source is judged; the cost grows with their third power."""
+FOLDS = 4
 PROPAGATIONS = (0.0, 0.5, 0.8, 0.95)
 MOST_PROPAGATED = 100_000
 """Pool images; the cost of finding neighbours grows with their square."""
@@ -38,10 +36,11 @@ class Stack:
 
     Attributes:
         probs: `(N, C)` float32 of every pool image, rows summing to 1; one-hot for labeled images.
-        shares: how often each source was chosen, as shares of 1; sources that were not are absent.
+        shares: weight of each source in the joint features, as shares of 1.
         propagation: how much the neighbours of an image counted, in [0, 1).
-        loss: mean cross-entropy of held-out labeled images, in nats; None where nothing could be held out.
-        accuracy: share of held-out labeled images that are classified rightly; None likewise.
+        loss: mean cross-entropy of labeled images that were held out, in nats; None where none could be. The weights
+            of the sources have seen their labels, so with many useless sources it is a little too good.
+        accuracy: share of them that are classified rightly; None likewise.
     """
 
     probs: Floats
@@ -49,6 +48,33 @@ class Stack:
     propagation: float
     loss: float | None
     accuracy: float | None
+
+
+@dataclass(frozen=True)
+class _Labeled:
+    """The labeled images: rows in the pool `(L,)`, labels `(L,)`, number of the group of each `(L,)`, classes C."""
+
+    rows: Indices
+    labels: Indices
+    groups: Indices
+    num_classes: int
+
+    def only(self, kept: npt.NDArray[np.bool_] | Indices) -> _Labeled:
+        return _Labeled(self.rows[kept], self.labels[kept], self.groups[kept], self.num_classes)
+
+
+Shared = Callable[[_Labeled], Mapping[float, Floats]]
+"""Labels -> share of the neighbours -> probabilities `(N, C)` of the pool by a probe on these labels."""
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """What is done to the probe's answers, and how well held-out labels are predicted then."""
+
+    share: float = 0.0
+    temperature: float = 1.0
+    loss: float | None = None
+    accuracy: float | None = None
 
 
 def stack_sources(
@@ -62,52 +88,39 @@ def stack_sources(
     """Fit the stack of the sources on the labeled images and apply it to the pool.
 
     Each source's features are standardised over the pool and each image's get length 1, so that a source counts by its
-    directions and not by its scale. Sources are chosen one after the other, with replacement: the one whose features,
-    joined to those chosen before, predict held-out labels best (cross-entropy of the calibrated ridge probe that left
-    the image's group out), until none helps any more. A source that is chosen twice counts double. Then neighbours in
-    the joint features share their predictions, as far as held-out labels consent. With one label a class nothing can
-    be held out: the first source is taken alone, and nothing is shared.
+    directions and not by its scale. A source weighs `(a_s / max a)^8`, a_s being the accuracy of its own probe on
+    labeled images that were held out with their groups; weighted features are joined, and one probe is fitted on them.
+    Then neighbours in the joint features share their predictions. How much they do, and how certain the result may be,
+    is chosen on labels that neither probe nor neighbours have seen: a quarter of the groups at a time. With one label a
+    class nothing can be held out: all sources weigh the same, and nothing is shared.
 
     Args:
-        features: source -> `(N, D)` of every pool image; D may differ. At least one source, the most related first.
+        features: source -> `(N, D)` of every pool image; D may differ. At least one source.
         labeled: `(L,)` rows of the labeled images.
         labels: `(L,)` in 0..C-1.
         num_classes: C.
         groups: of the labeled images; those of one group are left out together.
 
-    Cost: some tens of eigendecompositions of an L x L matrix, L at most 1,000.
+    Cost: an eigendecomposition of an L x L matrix for each source (L at most 1,000) and of five for the joint probe.
 
     Raises:
         SimilarityError: no source.
 
-    Reference: forward selection with replacement as in Caruana et al., "Ensemble Selection from Libraries of Models",
-    ICML 2004; joined features of several backbones under one ridge penalty are an average of linear kernels.
+    Reference: joined features under one ridge penalty are a sum of linear kernels, here weighted by the alignment of
+    each with the labels (compare Cortes, Mohri, Rostamizadeh, "Algorithms for Learning Kernels Based on Centered
+    Alignment", JMLR 2012); the power is that of the source weights.
     """
     if not features:
         raise SimilarityError("stack: needs at least one source.")
+    members = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    known = _Labeled(labeled, labels, members, num_classes)
     directions = {name: unit_directions(values) for name, values in features.items()}
-    judged = _judged_rows(labels)
-    parts = {name: values[labeled[judged]] for name, values in directions.items()}
-    some_groups = None if groups is None else [groups[row] for row in judged]
-    chosen: list[str] = [next(iter(features))]
-    loss = accuracy = None
-    if np.bincount(labels).max() > 1:
-        chosen, loss, accuracy = _choose(parts, labels[judged], num_classes, some_groups)
-    joined = _joined(directions, chosen)
-    probe = fit_probe(joined[labeled], labels, num_classes, groups=groups)
-    probs = softmax(probe_logits(probe, joined), axis=1).astype(np.float32)
-    known = np.eye(num_classes, dtype=np.float32)[labels]
-    share = 0.0
-    if loss is not None and len(probs) <= MOST_PROPAGATED:
-        graph = neighbour_graph(joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-12))
-        held_out = probs.copy()
-        held_out[labeled] = softmax(held_out_logits(joined[labeled], labels, num_classes, groups=groups), axis=1)
-        share, temperature, loss, accuracy = _choose_propagation(held_out, graph, labeled, labels)
-        probs[labeled] = known
-        probs = softmax(np.log(propagate(probs, graph, share=share).clip(LEAST)) / temperature, axis=1)
-    probs[labeled] = known
-    shares = {name: count / len(chosen) for name, count in Counter(chosen).items()}
-    return Stack(probs.astype(np.float32), shares, share, loss, accuracy)
+    weights = _weights(directions, known)
+    joined = np.concatenate([np.float32(weights[name] ** 0.5) * each for name, each in directions.items()], axis=1)
+    probs, finish = _finished(joined, known)
+    total = sum(weights.values())
+    shares = {name: weight / total for name, weight in weights.items()}
+    return Stack(probs, shares, finish.share, finish.loss, finish.accuracy)
 
 
 def unit_directions(features: npt.NDArray[np.floating]) -> Floats:
@@ -115,60 +128,94 @@ def unit_directions(features: npt.NDArray[np.floating]) -> Floats:
     values = np.asarray(features, dtype=np.float32)
     spread = values.std(axis=0)
     standardised = (values - values.mean(axis=0)) / np.maximum(spread, max(LEAST_SPREAD * spread.mean(), 1e-12))
-    lengths = np.linalg.norm(standardised, axis=1, keepdims=True)
-    return np.asarray(standardised / np.maximum(lengths, 1e-12), dtype=np.float32)
+    return np.asarray(_of_length_one(standardised), dtype=np.float32)
 
 
-def _choose(
-    parts: Mapping[str, Floats], labels: Indices, num_classes: int, groups: Sequence[str] | None
-) -> tuple[list[str], float, float]:
-    """Names in the order in which they were chosen, and the held-out loss and accuracy of all of them together."""
-    chosen: list[str] = []
-    best, accuracy = np.inf, 0.0
-    while len(chosen) < MOST_CHOICES:
-        trials = [(*_held_out(_joined(parts, [*chosen, name]), labels, num_classes, groups), name) for name in parts]
-        loss, right, name = min(trials)
-        if loss > best - LEAST_GAIN:
-            break
-        best, accuracy = loss, right
-        chosen.append(name)
-    return chosen, float(best), float(accuracy)
+def _of_length_one(values: Floats) -> Floats:
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
-def _choose_propagation(
-    held_out: Floats, graph: sparse.csr_array, labeled: Indices, labels: Indices
-) -> tuple[float, float, float, float]:
-    """Share of the neighbours and temperature by which held-out labels are predicted best; their loss and accuracy.
+def _weights(directions: Mapping[str, Floats], known: _Labeled) -> dict[str, float]:
+    """Of each source; the best one's is 1."""
+    judged = known.only(_judged_rows(known.labels))
+    accuracies = {name: _held_out_accuracy(each[judged.rows], judged) for name, each in directions.items()}
+    best = max(accuracies.values())
+    if best == 0:
+        return dict.fromkeys(directions, 1.0)
+    return {name: (accuracy / best) ** POWER for name, accuracy in accuracies.items()}
 
-    Args:
-        held_out: `(N, C)` of every pool image; those of labeled images by probes that left them out.
-        graph: of the pool.
-        labeled: rows of the labeled images.
-        labels: of these.
+
+def _held_out_accuracy(features: Floats, known: _Labeled) -> float:
+    """By a probe that left an image's group out; 0 if no class has two images."""
+    judged = np.bincount(known.labels)[known.labels] > 1
+    if not judged.any():
+        return 0.0
+    logits = held_out_logits(features, known.labels, known.num_classes, groups=known.groups)
+    return float((logits.argmax(axis=1) == known.labels)[judged].mean())
+
+
+def _finished(joined: Floats, known: _Labeled) -> tuple[Floats, _Finish]:
+    """Probabilities `(N, C)` of the pool by a probe and its neighbours, and how they were finished."""
+    if len(joined) > MOST_PROPAGATED:
+        finish, propagated = _Finish(), {0.0: _probe_probs(joined, known)}
+    else:
+        graph = neighbour_graph(_of_length_one(joined))
+
+        def shared(part: _Labeled) -> dict[float, Floats]:
+            probs = _probe_probs(joined, part)
+            return {share: propagate(probs, graph, share=share) for share in PROPAGATIONS}
+
+        finish = _choose_finish(shared, known)
+        propagated = shared(known)
+    logits = np.log(propagated[finish.share].clip(LEAST)) / finish.temperature
+    probs = softmax(logits, axis=1).astype(np.float32)
+    probs[known.rows] = _one_hot(known)
+    return probs, finish
+
+
+def _choose_finish(shared: Shared, known: _Labeled) -> _Finish:
+    """The share and temperature by which labels are predicted best that were held out, one fold of groups at a time.
+
+    An image is judged if other images of its class were left to learn from.
     """
-    judged = np.bincount(labels)[labels] > 1
+    folds = min(FOLDS, int(known.groups.max()) + 1)
+    if folds < 2:
+        return _Finish()
+    fold_of = assign_folds(known.labels, known.groups, known.num_classes, folds, 0)
+    logits = {share: np.zeros((len(known.labels), known.num_classes)) for share in PROPAGATIONS}
+    judged = np.zeros(len(known.labels), dtype=bool)
+    for fold in range(folds):
+        held = fold_of == fold
+        left = known.only(~held)
+        if len(np.unique(left.labels)) < 2:
+            continue
+        judged |= held & np.isin(known.labels, left.labels)
+        for share, probs in shared(left).items():
+            logits[share][held] = np.log(probs[known.rows[held]].clip(LEAST))
+    if not judged.any():
+        return _Finish()
+    labels = known.labels[judged]
     found = []
-    for share in PROPAGATIONS:
-        logits = np.log(propagate(held_out, graph, share=share)[labeled[judged]].clip(LEAST))
-        temperature = fit_temperature(logits, labels[judged])
-        loss = -log_softmax(logits / temperature, axis=1)[np.arange(len(logits)), labels[judged]].mean()
-        found.append((float(loss), share, temperature, float((logits.argmax(axis=1) == labels[judged]).mean())))
+    for share, each in logits.items():
+        temperature = fit_temperature(each[judged], labels)
+        log_probs = log_softmax(each[judged] / temperature, axis=1)[np.arange(len(labels)), labels]
+        accuracy = float((each[judged].argmax(axis=1) == labels).mean())
+        found.append((float(-log_probs.mean()), share, temperature, accuracy))
     loss, share, temperature, accuracy = min(found)
-    return share, temperature, loss, accuracy
+    return _Finish(share, temperature, loss, accuracy)
 
 
-def _held_out(features: Floats, labels: Indices, num_classes: int, groups: Sequence[str] | None) -> tuple[float, float]:
-    """Cross-entropy and accuracy of images by probes that left them out; classes with one image are not judged."""
-    judged = np.bincount(labels)[labels] > 1
-    logits = held_out_logits(features, labels, num_classes, groups=groups)[judged]
-    log_probs = log_softmax(logits, axis=1)[np.arange(len(logits)), labels[judged]]
-    # A class whose images are all in one group has no other image to learn from.
-    return float(-log_probs.clip(min=-20).mean()), float((logits.argmax(axis=1) == labels[judged]).mean())
+def _probe_probs(joined: Floats, known: _Labeled) -> Floats:
+    """`(N, C)`: of a probe for the pool, one-hot for the images that it was fitted on."""
+    probe = fit_probe(joined[known.rows], known.labels, known.num_classes, groups=known.groups)
+    probs = softmax(probe_logits(probe, joined), axis=1).astype(np.float32)
+    probs[known.rows] = _one_hot(known)
+    return probs
 
 
-def _joined(parts: Mapping[str, Floats], names: Sequence[str]) -> Floats:
-    counts = Counter(names)
-    return np.concatenate([np.sqrt(counts[name], dtype=np.float32) * parts[name] for name in sorted(counts)], axis=1)
+def _one_hot(known: _Labeled) -> Floats:
+    return np.asarray(np.eye(known.num_classes, dtype=np.float32)[known.labels])
 
 
 def _judged_rows(labels: Indices) -> Indices:

@@ -1,6 +1,14 @@
 """Probes: linear classifiers on frozen features, fitted in closed form and calibrated by held-out predictions."""
 
 from potstill.probes._calibration import PENALTIES, fit_temperature
-from potstill.probes._fitting import fit_probe, held_out_logits, out_of_fold_probs, probe_logits
+from potstill.probes._fitting import assign_folds, fit_probe, held_out_logits, out_of_fold_probs, probe_logits
 
-__all__ = ["PENALTIES", "fit_probe", "fit_temperature", "held_out_logits", "out_of_fold_probs", "probe_logits"]
+__all__ = [
+    "PENALTIES",
+    "assign_folds",
+    "fit_probe",
+    "fit_temperature",
+    "held_out_logits",
+    "out_of_fold_probs",
+    "probe_logits",
+]

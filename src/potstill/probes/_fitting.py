@@ -135,7 +135,7 @@ def out_of_fold_probs(
     members = groups_of(groups, len(index))
     if not 2 <= folds <= members.max() + 1:
         raise DataError(f"folds must be from 2 to {members.max() + 1} (the number of groups), got {folds}.")
-    fold_of = _assign_folds(index, members, num_classes, folds, seed)
+    fold_of = assign_folds(index, members, num_classes, folds, seed)
     probs = np.zeros((len(index), num_classes))
     for rest in (fold_of != fold for fold in range(folds)):
         probe = fit_probe(matrix[rest], index[rest], num_classes, groups=members[rest])
@@ -143,8 +143,17 @@ def out_of_fold_probs(
     return probs
 
 
-def _assign_folds(index: Int64s, members: Int64s, num_classes: int, folds: int, seed: int) -> Int64s:
-    """Fold of each image. Groups, large ones first, go where their classes (then: images) are fewest."""
+def assign_folds(index: Int64s, members: Int64s, num_classes: int, folds: int, seed: int) -> Int64s:
+    """Fold of each image `(N,)`, 0 to `folds` - 1. Groups, large ones first, go where their classes are fewest, then
+    where images are.
+
+    Args:
+        index: `(N,)` labels.
+        members: `(N,)` numbers of groups, from 0 without gaps.
+        num_classes: C.
+        folds: at least 2.
+        seed: of ties.
+    """
     sizes = np.bincount(members)
     order = np.random.default_rng(seed).permutation(len(sizes))
     fold_of = np.zeros(len(index), dtype=np.int64)
