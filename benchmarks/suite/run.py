@@ -42,6 +42,7 @@ def jobs_of(protocol: Mapping[str, Any], table: str, data: Path, device: str) ->
         steps = protocol["steps"][size]
         left_out = {target, *protocol["shares_classes_with"].get(target, [])}
         variants = {**protocol["settings_of"], **asked.get("settings_of", {})}
+        zoo = write_zoo(data, target, left_out)
         settings = {
             **protocol["settings"],
             **asked.get("settings", {}),
@@ -51,14 +52,23 @@ def jobs_of(protocol: Mapping[str, Any], table: str, data: Path, device: str) ->
             "flip": TASKS[target].flip,
             "student": protocol["student"],
             "student_weights": IMAGENET / f"{protocol['student'].removeprefix('timm/')}.safetensors",
-            "zoo": str(write_zoo(data, target, left_out)),
+            "zoo": str(zoo),
             "cache_dir": data / "cache",
             "device": device,
             "offline": True,
         }
         output = data / "runs" / table / target
         manifest = data / "tasks" / target / "target.csv"
-        yield Job(table, target, manifest, output, tuple(asked.get("methods", variants)), asked["seeds"], settings)
+        methods = [each for name in asked.get("methods", variants) for each in _expanded(name, zoo)]
+        yield Job(table, target, manifest, output, tuple(methods), asked["seeds"], settings)
+
+
+def _expanded(method: str, zoo: Path) -> list[str]:
+    """`nearest-only-*` is one method for each source of the zoo."""
+    if not method.endswith("*"):
+        return [method]
+    sources = yaml.safe_load(zoo.read_text(encoding="utf-8"))["sources"]
+    return [method.removesuffix("*") + source["name"] for source in sources]
 
 
 def _overrides(own: Mapping[str, Any], steps: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from potstill.config import RunConfig, build_config
 from potstill.pipeline.comparison import Comparison, WholeProgress, prepare_comparison
 from potstill.pipeline.methods import parse_method
 from potstill.pipeline.preparation import gather_material, open_configured
-from potstill.reporting import claim_directory, logged_to, read_predictions, write_json
+from potstill.reporting import claim_directory, logged_to, read_json, read_predictions, write_json
 from potstill.sources import load_zoo
 from potstill.types import no_progress
 
@@ -77,17 +77,20 @@ def collect(job: Job, comparison: Comparison, results: Path) -> int:
 
 
 def correct_record(output: Path, records: Iterable[Mapping[str, Any]], comparison: Comparison) -> dict[str, Any]:
-    """Every figure about several targets needs which test images were right: one hexadecimal digit for four of them."""
+    """Every figure about several targets needs which test images were right (one hexadecimal digit for four of them);
+    beside it the GPU, or else CPU, that each student was trained on."""
     target = comparison.material.target
-    bits = {}
+    bits, machines = {}, {}
     for record in records:
+        environment = read_json(output / record["path"] / "environment.json")
+        machines[record["path"]] = environment["gpu"] or environment["cpu"]
         predictions = read_predictions(output / record["path"] / "predictions.parquet")
         if tuple(predictions.image_ids) != target.split.test:
             raise ValueError(f"{record['path']}: expected the target's test images in their order")
         right = predictions.probs.argmax(axis=1) == predictions.labels
         bits[record["path"]] = np.packbits(right).tobytes().hex()
     groups = [target.groups.get(image_id, image_id) for image_id in target.split.test]
-    return {"images": len(groups), "groups": groups, "correct": bits}
+    return {"images": len(groups), "groups": groups, "correct": bits, "machines": machines}
 
 
 def serve(connection: Connection, jobs: Sequence[Job], threads: int, results: Path) -> None:
@@ -189,7 +192,7 @@ Say = Callable[[tuple[str, str, str, int], bool, Any, float], None]
 
 def train_all(jobs: Sequence[Job], results: Path, *, processes: int, threads: int, seconds: float) -> bool:
     """Prepare every job, train what is not finished as far as the time goes, write the results; whether all is done."""
-    started = time.monotonic()
+    started, by_key = time.monotonic(), {job.key: job for job in jobs}
 
     def say(request: tuple[str, str, str, int], worked: bool, answer: Any, took: float) -> None:
         kind, key, name, seed = request
@@ -207,7 +210,8 @@ def train_all(jobs: Sequence[Job], results: Path, *, processes: int, threads: in
         asked = [("left", job.key, "", 0) for job in jobs]
         left = workers.everywhere(asked, seconds=seconds, say=say)
         runs = [("run", job.key, name, seed) for job, some in zip(jobs, left, strict=True) for name, seed in some or ()]
-        runs.sort(key=lambda run: run[3])  # the first seed of every method before the second of any
+        # All seeds of a method before the next method: what the time leaves out are the last methods, not seeds.
+        runs.sort(key=lambda run: by_key[run[1]].methods.index(run[2]))
         remaining = seconds - (time.monotonic() - started)
         done = workers.everywhere(runs, seconds=remaining, say=say)
         workers.everywhere([("collect", job.key, "", 0) for job in jobs], seconds=1e9, say=say)

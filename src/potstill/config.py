@@ -116,14 +116,6 @@ class RunConfig:
     unlabeled_ratio: Count = option(7, "FixMatch: unlabeled images for each labeled one.", "training")
     threshold: Share = option(0.95, "FixMatch: confidence from which a pseudo-label is used.", "training")
 
-    fusion_labels: Literal["soft", "hard"] = option(
-        "soft", "Fused: pseudo-labels as probabilities or classes.", "training"
-    )
-    fusion_threshold: Share = option(0.0, "Fused: confidence from which a pseudo-label is used.", "training")
-    handover: Share = option(0.0, "Fused: share of the student in its pseudo-labels at the end.", "training")
-    source_weight: Annotated[float, at.Ge(0)] = option(0.0, "Fused: weight of the sources' own answers.", "training")
-    weak_weight: Annotated[float, at.Ge(0)] = option(0.0, "Fused: weight of the weak view.", "training")
-
     overrides: dict[str, dict[str, Any]] = field(
         default_factory=dict,
         metadata={"help": "Settings of single methods (in a file): {fixmatch: {threshold: 0.8}}.", "groups": ()},
@@ -164,11 +156,6 @@ OVERRIDABLE = (
     "min_weight",
     "unlabeled_ratio",
     "threshold",
-    "fusion_labels",
-    "fusion_threshold",
-    "handover",
-    "source_weight",
-    "weak_weight",
     "steps",
     "scheme",
     "power",

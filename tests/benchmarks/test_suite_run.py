@@ -45,7 +45,7 @@ def test_a_target_is_compared_without_the_sources_that_share_its_classes(
         "tables": {
             "main": {
                 "targets": ["mnist", "units"],
-                "methods": ["transfer", "fixmatch"],
+                "methods": ["transfer", "nearest-only-*"],
                 "seeds": 3,
                 "settings": {"label_fraction": 0.2},
                 "settings_of": {"transfer+short": {"budget": 0.25}},
@@ -60,6 +60,10 @@ def test_a_target_is_compared_without_the_sources_that_share_its_classes(
     imagenet = {f"tf_efficientnet_lite{number}" for number in range(3)}
     for target, left_out in (("mnist", {"mnist", "scanned-digits"}), ("units", {"units"})):
         assert zoo[target] == set(RECIPES) - left_out | imagenet
+    assert jobs["mnist"].methods == (
+        "transfer",
+        *(f"nearest-only-{source}" for source in sorted_as_in_zoo(jobs["mnist"])),
+    )
     config = jobs["units"].config()
     assert (config.image_size, config.flip, config.steps, config.label_fraction) == (TASKS["units"].size, True, 4, 0.2)
     assert overridden(config, "transfer+short").steps == 1
@@ -67,6 +71,10 @@ def test_a_target_is_compared_without_the_sources_that_share_its_classes(
     config = jobs["mnist"].config()
     assert (config.flip, config.steps, overridden(config, "transfer+short").steps) == (False, 8, 2)
     assert jobs["mnist"].manifest == tmp_path / "tasks" / "mnist" / "target.csv"
+
+
+def sorted_as_in_zoo(job: Job) -> list[str]:
+    return [entry["name"] for entry in yaml.safe_load(Path(job.settings["zoo"]).read_text())["sources"]]
 
 
 def test_several_processes_train_what_compare_would(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from PIL import Image
 from potstill.reporting import read_json, read_predictions
 
 Run = Callable[..., Any]
-METHODS = "transfer,probe,pseudo-label,fixmatch,softmatch,nearest,equal,weighted,weighted-without-source,fused,ceiling"
+METHODS = (
+    "transfer,probe,pseudo-label,fixmatch,softmatch,nearest,equal,weighted,weighted-without-source,stacked,self-distilled,"
+    "start-nearest,ceiling"
+)
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ from potstill.probes import assign_folds, fit_probe, fit_temperature, held_out_l
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
+STACK_VERSION = 1
+"""Of the numbers below and the procedure: a kept stack of another version is not taken over."""
+
 POWER = 8
 """Of the held-out accuracy of a source in its weight: half the accuracy of the best one counts 1/256."""
 MOST_JUDGED = 1000
@@ -48,6 +51,10 @@ class Stack:
     propagation: float
     loss: float | None
     accuracy: float | None
+
+    def record(self) -> dict[str, float | None]:
+        """What a result says of it beside the weights."""
+        return {"propagation": self.propagation, "held_out_loss": self.loss, "held_out_accuracy": self.accuracy}
 
 
 @dataclass(frozen=True)
@@ -209,13 +216,15 @@ def _choose_finish(shared: Shared, known: _Labeled) -> _Finish:
 def _probe_probs(joined: Floats, known: _Labeled) -> Floats:
     """`(N, C)`: of a probe for the pool, one-hot for the images that it was fitted on."""
     probe = fit_probe(joined[known.rows], known.labels, known.num_classes, groups=known.groups)
-    probs = softmax(probe_logits(probe, joined), axis=1).astype(np.float32)
+    probs: Floats = softmax(probe_logits(probe, joined), axis=1).astype(np.float32)
     probs[known.rows] = _one_hot(known)
     return probs
 
 
 def _one_hot(known: _Labeled) -> Floats:
-    return np.asarray(np.eye(known.num_classes, dtype=np.float32)[known.labels])
+    one_hot = np.zeros((len(known.labels), known.num_classes), dtype=np.float32)
+    one_hot[np.arange(len(known.labels)), known.labels] = 1
+    return one_hot
 
 
 def _judged_rows(labels: Indices) -> Indices:

@@ -29,15 +29,9 @@ def _fixmatch_rows(config: RunConfig) -> BatchPlan:
     return BatchPlan(labeled=labeled, pool_weak=pool, pool_strong=pool, forward_only_weak=True)
 
 
-def _fused_rows(config: RunConfig) -> BatchPlan:
+def _labeled_and_strong_rows(config: RunConfig) -> BatchPlan:
     labeled = max(1, config.batch_size // 3)
-    budget = config.batch_size - labeled
-    if config.source_weight or config.weak_weight:  # the weak view has a gradient too
-        return BatchPlan(labeled=labeled, pool_weak=budget // 2, pool_strong=budget // 2)
-    if config.handover:
-        pool = budget * 3 // 4
-        return BatchPlan(labeled=labeled, pool_weak=pool, pool_strong=pool, forward_only_weak=True)
-    return BatchPlan(labeled=labeled, pool_strong=budget)
+    return BatchPlan(labeled=labeled, pool_strong=config.batch_size - labeled)
 
 
 @dataclass(frozen=True)
@@ -55,11 +49,10 @@ class Method:
     starts_at_source: bool = False
     reads_hidden_labels: bool = False
 
-    def imitates(self, config: RunConfig) -> bool:
+    @property
+    def imitates(self) -> bool:
         """Whether the student learns each source's answers over the source's own classes."""
-        if self.scheme is None or self.starts_at_source:
-            return False
-        return self.taught_by is None or config.source_weight > 0
+        return self.scheme is not None and self.taught_by is None and not self.starts_at_source
 
 
 METHODS: dict[str, Method] = {
@@ -71,8 +64,8 @@ METHODS: dict[str, Method] = {
     "nearest": Method(_labeled_and_pool_rows, scheme="nearest"),
     "equal": Method(_labeled_and_pool_rows, scheme="equal"),
     "weighted": Method(_labeled_and_pool_rows, scheme="config"),
-    "fused": Method(_fused_rows, scheme="config", taught_by="stack"),
-    "self-distilled": Method(_fused_rows, taught_by="student"),
+    "stacked": Method(_labeled_and_strong_rows, scheme="equal", taught_by="stack"),
+    "self-distilled": Method(_labeled_and_strong_rows, taught_by="student"),
     "start-nearest": Method(_labeled_rows, scheme="equal", starts_at_source=True),
     "ceiling": Method(_labeled_rows, reads_hidden_labels=True),
 }

@@ -11,8 +11,8 @@ from potstill.baselines.softmatch import SoftMatch
 from potstill.baselines.supervised import supervised_objective
 from potstill.config import RunConfig
 from potstill.distillation.answers import SourceAnswers
-from potstill.distillation.fusion import fused_objective
 from potstill.distillation.objective import source_space_objective
+from potstill.distillation.soft_labels import soft_label_objective
 from potstill.pipeline.methods import MethodChoice
 from potstill.training.loop import Objective
 from potstill.training.mixing import mixed
@@ -39,21 +39,11 @@ def objective_of(
         log.warning("%s takes no part in %s: it makes labels for images", choice.name, " and ".join(unused))
     if choice.base in rivals:
         return rivals[choice.base]()
-    shares = [weights.values[name] for name in answers.sources] if answers and weights else []
     if choice.method.taught_by:
-        return fused_objective(
-            shares,
-            temperatures=list(answers.temperatures.values()) if answers else (),
-            threshold=config.fusion_threshold,
-            handover=config.handover,
-            soft=config.fusion_labels == "soft",
-            source_weight=config.source_weight,
-            weak_weight=config.weak_weight,
-            standardise=config.standardise_logits,
-        )
-    if answers is not None:
+        return soft_label_objective()
+    if answers is not None and weights is not None:
         objective = source_space_objective(
-            shares,
+            [weights.values[name] for name in answers.sources],
             label_weight=config.label_weight,
             temperatures=list(answers.temperatures.values()),
             label_smoothing=config.label_smoothing,

@@ -1,43 +1,74 @@
-"""The stack of a method's sources over the pool: what they say together about the target's classes."""
+"""The stack of a method's sources over the pool: fitted once for a label draw, kept in the cache, used by all."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from potstill.distillation.stacking import Stack, stack_sources
-from potstill.errors import UsageError
+from potstill.cache import keep_derived, kept_derived
+from potstill.cache.encoding import Arrays
+from potstill.distillation.stacking import STACK_VERSION, Stack, stack_sources
+from potstill.errors import OutputError, UsageError
 from potstill.pipeline.preparation import Material
 from potstill.types import Target
 
 log = logging.getLogger(__name__)
 
 
-def stack_over_pool(
-    material: Material, target: Target, sources: Sequence[str], pool: tuple[str, ...], *, shuffled: bool = False
+def settle_stack(
+    material: Material,
+    target: Target,
+    sources: Sequence[str],
+    pool: tuple[str, ...],
+    cache_dir: Path,
+    *,
+    shuffled: bool = False,
 ) -> Stack:
-    """Fit the stack of those sources that have features, on the labeled images of the label draw.
+    """The stack of those sources that have features, on the labeled images of the label draw.
+
+    It is kept beside the outputs of the first source, under a digest of all that it depends on.
 
     Args:
         material: source outputs over the target's images.
         target: the label draw.
-        sources: the best-ranked one first.
+        sources: names.
         pool: image ids in the order of the rows.
+        cache_dir: the cache.
         shuffled: give every image the features of another one, the same for all sources.
 
     Raises:
         UsageError: no source has features.
+        CacheError: the kept stack is damaged.
     """
-    started = time.monotonic()
-    outputs = {name: material.outputs[name] for name in sources if material.outputs[name].features is not None}
-    if not outputs:
+    names = tuple(name for name in sources if material.outputs[name].features is not None)
+    if not names:
         raise UsageError("No source has features, so the target's classes cannot be read from them. Use weighted.")
+    key = material.outputs[names[0]].key
+    kept_as = f"stack-{_digest(material, target, names, pool, shuffled)}"
+    arrays = kept_derived(cache_dir, key, kept_as)
+    if arrays is None:
+        arrays = _arrays_of(_fitted(material, target, names, pool, shuffled=shuffled), names)
+        try:
+            arrays = keep_derived(cache_dir, key, kept_as, arrays)
+        except OutputError as error:
+            log.warning("The stack is not kept: %s", error)
+    return _stack_of(arrays, names)
+
+
+def _fitted(
+    material: Material, target: Target, names: tuple[str, ...], pool: tuple[str, ...], *, shuffled: bool
+) -> Stack:
+    started = time.monotonic()
     shown = tuple(np.random.default_rng(0).permutation(np.array(pool, dtype=object))) if shuffled else pool
     position = {image_id: row for row, image_id in enumerate(pool)}
     labeled = target.split.labeled
+    outputs = {name: material.outputs[name] for name in names}
     stack = stack_sources(
         {
             name: np.asarray(each.features[each.rows(shown)])
@@ -49,10 +80,48 @@ def stack_over_pool(
         len(target.classes),
         groups=[target.groups.get(image_id, image_id) for image_id in labeled],
     )
+    best_first = sorted(stack.shares.items(), key=lambda item: -item[1])
     log.info(
         "stack of %s: %s of held-out labels are right (%.1f s)",
-        ", ".join(f"{name} {100 * share:.0f} %" for name, share in stack.shares.items()),
+        ", ".join(f"{name} {100 * share:.0f} %" for name, share in best_first if share >= 0.01),
         "none" if stack.accuracy is None else f"{100 * stack.accuracy:.0f} %",
         time.monotonic() - started,
     )
     return stack
+
+
+def _digest(material: Material, target: Target, names: tuple[str, ...], pool: tuple[str, ...], shuffled: bool) -> str:
+    labeled = target.split.labeled
+    parts = [
+        STACK_VERSION,
+        [(name, material.outputs[name].key) for name in names],
+        [target.digests[image_id] for image_id in pool],
+        [target.digests[image_id] for image_id in labeled],
+        target.labels_of(labeled).tolist(),
+        len(target.classes),
+        [target.groups.get(image_id, image_id) for image_id in labeled],
+        shuffled,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _arrays_of(stack: Stack, names: tuple[str, ...]) -> Arrays:
+    held_out = [] if stack.loss is None or stack.accuracy is None else [stack.loss, stack.accuracy]
+    return {
+        "probs": stack.probs,
+        "shares": np.array([stack.shares[name] for name in names], dtype=np.float32),
+        "propagation": np.array([stack.propagation], dtype=np.float32),
+        "held_out": np.array(held_out, dtype=np.float32),
+    }
+
+
+def _stack_of(arrays: Arrays, names: tuple[str, ...]) -> Stack:
+    shares = np.asarray(arrays["shares"], dtype=np.float64)
+    loss, accuracy = (float(each) for each in arrays["held_out"]) if len(arrays["held_out"]) else (None, None)
+    return Stack(
+        probs=np.array(arrays["probs"]),
+        shares=dict(zip(names, (shares / shares.sum()).tolist(), strict=True)),
+        propagation=float(arrays["propagation"][0]),
+        loss=loss,
+        accuracy=accuracy,
+    )

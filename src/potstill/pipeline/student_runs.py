@@ -14,6 +14,7 @@ from potstill.deployment.student_directory import SavedStudent, load_student, sa
 from potstill.evaluation import model_cost
 from potstill.pipeline.methods import parse_method
 from potstill.pipeline.pool_clusters import settle_clusters
+from potstill.pipeline.pool_stack import settle_stack
 from potstill.pipeline.preparation import Material, cache_dir_of, student_preprocessing
 from potstill.pipeline.run_files import write_outcome, write_plan
 from potstill.pipeline.source_use import source_weights
@@ -71,6 +72,11 @@ def train_method(
         weights = source_weights(choice, ranking, config)
     else:
         weights = drop_weak(weights, minimum=config.min_weight)
+    stack = None
+    if choice.method.taught_by == "stack" and weights is not None:
+        pool = tuple(sorted(target.split.pool))
+        stack = settle_stack(material, target, weights.used, pool, cache_dir_of(config), shuffled=choice.shuffled)
+        weights = SourceWeights("stack", stack.shares)
     preprocessing = student_preprocessing(config)
     write_plan(directory, target, material, ranking, weights, config)
     started = time.monotonic()
@@ -104,6 +110,7 @@ def train_method(
         "train_seconds": round(seconds, 2),
         "student": {"name": name, **model_cost(trained.model, preprocessing.image_size)},
         "weights": dict(weights.values) if weights else None,
+        **({"stack": stack.record()} if stack else {}),
         "split_sha256": split_digest(target),
         "data_sha256": target_fingerprint(target),
     }

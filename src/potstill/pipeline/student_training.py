@@ -33,7 +33,7 @@ from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.objectives import objective_of
 from potstill.pipeline.pool_clusters import settle_clusters
-from potstill.pipeline.pool_stack import stack_over_pool
+from potstill.pipeline.pool_stack import settle_stack
 from potstill.pipeline.preparation import Material, cache_dir_of, explained_memory, with_stored_views
 from potstill.pipeline.run_files import CHECKPOINT
 from potstill.pipeline.source_use import source_answers
@@ -69,11 +69,12 @@ def train_gradients(
     material = with_stored_views(material, target, used, config, progress)
     clusters = settle_clusters(material, used, pool, cache_dir_of(config))
     answers = target_probs = None
-    if weights is not None and choice.method.imitates(config):
+    if weights is not None and choice.method.imitates:
         answers = source_answers(material, weights, pool, config, clusters=clusters, shuffled=choice.shuffled)
     if choice.method.taught_by == "stack" and weights is not None:
-        stack = stack_over_pool(material, target, tuple(weights.values), pool, shuffled=choice.shuffled)
-        target_probs = stack.probs
+        target_probs = settle_stack(
+            material, target, tuple(weights.values), pool, cache_dir_of(config), shuffled=choice.shuffled
+        ).probs
     elif choice.method.taught_by == "student":
         config = replace(config, steps=max(1, (config.steps or 0) // 2))  # the teacher takes the other half
         target_probs = _probs_of_teacher(

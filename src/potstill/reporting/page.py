@@ -27,7 +27,9 @@ _MEANINGS = {
     "nearest": "taught by the one most related source",
     "equal": "taught by all sources alike",
     "weighted": "taught by all sources, the related ones counting more",
-    "fused": "taught the target's classes by what all sources say together, and more and more by its own answers",
+    "stacked": "taught the target's classes by what all sources say together",
+    "self-distilled": "taught by an earlier student that was trained on the labeled images only (no sources)",
+    "start-nearest": "trained on the labeled images only, from the weights of the most related source",
     "auto": "the method that Potstill chose from the training labels",
     "ceiling": "trained with all training labels, also those that the others do not see",
 }
