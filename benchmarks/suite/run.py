@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--table", nargs="+", default=["main"], metavar="NAME")
     parser.add_argument("--targets", nargs="+", metavar="NAME")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="train these first, in a later call the others")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th target, from the i-th")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no student after so many")
     parser.add_argument("--processes", type=int, default=1)
@@ -124,6 +125,7 @@ def main() -> None:
         processes=arguments.processes,
         threads=arguments.threads,
         seconds=60 * arguments.minutes,
+        methods=arguments.methods,
     )
     print("All is done." if complete else "Some is left, because the time is up or it failed; repeat the command.")
 

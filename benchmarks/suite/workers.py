@@ -190,8 +190,19 @@ class Workers:
 Say = Callable[[tuple[str, str, str, int], bool, Any, float], None]
 
 
-def train_all(jobs: Sequence[Job], results: Path, *, processes: int, threads: int, seconds: float) -> bool:
-    """Prepare every job, train what is not finished as far as the time goes, write the results; whether all is done."""
+def train_all(
+    jobs: Sequence[Job],
+    results: Path,
+    *,
+    processes: int,
+    threads: int,
+    seconds: float,
+    methods: Sequence[str] | None = None,
+) -> bool:
+    """Prepare every job, train what is not finished as far as the time goes, write the results.
+
+    `methods`: those to train now; all, if not given. Whether nothing of it is left.
+    """
     started, by_key = time.monotonic(), {job.key: job for job in jobs}
 
     def say(request: tuple[str, str, str, int], worked: bool, answer: Any, took: float) -> None:
@@ -209,7 +220,12 @@ def train_all(jobs: Sequence[Job], results: Path, *, processes: int, threads: in
         )
         asked = [("left", job.key, "", 0) for job in jobs]
         left = workers.everywhere(asked, seconds=seconds, say=say)
-        runs = [("run", job.key, name, seed) for job, some in zip(jobs, left, strict=True) for name, seed in some or ()]
+        runs = [
+            ("run", job.key, name, seed)
+            for job, some in zip(jobs, left, strict=True)
+            for name, seed in some or ()
+            if methods is None or name in methods
+        ]
         # All seeds of a method before the next method: what the time leaves out are the last methods, not seeds.
         runs.sort(key=lambda run: by_key[run[1]].methods.index(run[2]))
         remaining = seconds - (time.monotonic() - started)

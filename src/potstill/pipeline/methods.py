@@ -49,10 +49,11 @@ class Method:
     starts_at_source: bool = False
     reads_hidden_labels: bool = False
 
-    @property
-    def imitates(self) -> bool:
+    def imitates(self, config: RunConfig) -> bool:
         """Whether the student learns each source's answers over the source's own classes."""
-        return self.scheme is not None and self.taught_by is None and not self.starts_at_source
+        if self.scheme is None or self.starts_at_source:
+            return False
+        return self.taught_by is None or config.source_weight > 0
 
 
 METHODS: dict[str, Method] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,6 +24,8 @@ from potstill.pipeline.pool_clusters import require_features
 from potstill.pipeline.preparation import Material
 from potstill.types import RankedSource, Ranking, SourceLogits, SourceOutputs, SourceWeights
 from potstill.weighting import drop_weak, weigh
+
+log = logging.getLogger(__name__)
 
 
 def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) -> SourceWeights | None:
@@ -46,6 +49,9 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
             f"No source has a {ranking.metric} score, so there is nothing to distil. {' '.join(sorted(reasons))}"
         )
     scheme = config.scheme if choice.method.scheme == "config" else choice.method.scheme
+    if scheme == "power" and max(scores.values()) <= 0:
+        log.warning("No source has a positive %s score, so %s trusts all of them alike.", ranking.metric, choice.name)
+        scheme = "equal"
     weights = weigh(
         scores, scheme=scheme, power=config.power, temperature=config.softmax_temperature, top_k=config.top_k
     )

@@ -76,7 +76,7 @@ def train_method(
     if choice.method.taught_by == "stack" and weights is not None:
         pool = tuple(sorted(target.split.pool))
         stack = settle_stack(material, target, weights.used, pool, cache_dir_of(config), shuffled=choice.shuffled)
-        weights = SourceWeights("stack", stack.shares)
+        weights = drop_weak(SourceWeights("stack", stack.shares), minimum=config.min_weight)
     preprocessing = student_preprocessing(config)
     write_plan(directory, target, material, ranking, weights, config)
     started = time.monotonic()

@@ -1,0 +1,222 @@
+"""The tables and the plot of docs/results.md, made of what run.py wrote.
+
+python benchmarks/suite/page.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from suite.run import PROTOCOL, RESULTS  # noqa: E402
+from suite.statistics import Estimate, Table, read_table  # noqa: E402
+from suite.tasks import TASKS  # noqa: E402
+from tables import UNMEASURED, table, write_tables  # noqa: E402
+
+PAGE = ROOT / "docs" / "results.md"
+PLOT = ROOT / "docs" / "results.svg"
+BASELINES = ("transfer", "fixmatch")
+OURS = "stacked"
+
+
+def tables_of(results: Path, protocol: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown of every table by its name; of one that was not run yet, a sentence that says so."""
+    found = {"progress": _progress(results, protocol), "sweep": _sweep(results / "sweep")}
+    for name in ("main", "few"):
+        compared = compared_methods(read_table(results / name), protocol["tables"][name]["methods"])
+        found[f"{name}-means"] = _means(compared) if compared else UNMEASURED
+        found[f"{name}-targets"] = _targets(results / name, protocol["tables"][name]["methods"])
+    found["gap"] = _gap(results / "main")
+    found["cost"] = _cost(results / "main", protocol["tables"]["main"]["methods"])
+    return found
+
+
+def compared_methods(whole: Table, methods: Sequence[str]) -> Table | None:
+    """Targets on which our method and both baselines have two label draws, and all methods that have them there."""
+    needed = (*BASELINES, OURS)
+    targets = {name: runs for name, runs in whole.targets.items() if len(runs.seeds(needed)) > 1}
+    if not targets:
+        return None
+    kept = [method for method in methods if all(len(runs.seeds((*needed, method))) > 1 for runs in targets.values())]
+    return Table(targets, tuple(kept))
+
+
+def _progress(results: Path, protocol: Mapping[str, Any]) -> str:
+    rows = []
+    for name, asked in protocol["tables"].items():
+        if name == "sweep":
+            continue
+        done = [run for runs in read_table(results / name).targets.values() for run in runs.correct]
+        methods = asked["methods"]
+        planned = (
+            "one for each source" if "*" in methods[0] else str(len(asked["targets"]) * len(methods) * asked["seeds"])
+        )
+        labels = next(iter(asked["settings"].items()))
+        rows.append([name, f"{labels[0].replace('_', ' ')} {labels[1]:g}", str(len(done)), planned])
+    return table(["table", "labels", "students finished", "students planned"], rows)
+
+
+def _means(compared: Table) -> str:
+    means = compared.means()
+    kinds = sorted({TASKS[name].kind for name in compared.complete})
+    rows = []
+    for method in sorted(means, key=lambda name: -means[name]):
+        by_kind = [
+            np.mean([compared.accuracy(name, method) for name in compared.complete if TASKS[name].kind == kind])
+            for kind in kinds
+        ]
+        against = ["" if method == other else str(compared.difference(method, other)) for other in (*BASELINES, OURS)]
+        rows.append(
+            [
+                f"`{method}`",
+                f"{means[method]:.1f}",
+                *against,
+                _verdicts(compared, method),
+                *(f"{each:.1f}" for each in by_kind),
+            ]
+        )
+    titles = ["method", "mean over kinds", *(f"minus `{other}`" for other in (*BASELINES, OURS)), "win / tie / harm"]
+    seeds = sorted({len(compared.seeds[name]) for name in compared.complete})
+    text = f"{len(compared.complete)} targets of {len(kinds)} kinds, label draws: {', '.join(map(str, seeds))}.\n\n"
+    return text + table([*titles, *kinds], rows)
+
+
+def _verdicts(compared: Table, method: str) -> str:
+    """On how many targets it is ahead of transfer, tied with it, behind it."""
+    if method == "transfer":
+        return ""
+    found = [verdict(compared.difference_on(name, method, "transfer")) for name in compared.complete]
+    return " / ".join(str(found.count(name)) for name in ("win", "tie", "harm"))
+
+
+def verdict(difference: Estimate) -> str:
+    """What an interval says.
+
+    >>> verdict(Estimate(2.0, 0.5, 3.5)), verdict(Estimate(2.0, -0.5, 4.5)), verdict(Estimate(-2.0, -3.0, -1.0))
+    ('win', 'tie', 'harm')
+    """
+    if difference.low > 0:
+        return "win"
+    return "harm" if difference.high < 0 else "tie"
+
+
+def _targets(folder: Path, methods: Sequence[str]) -> str:
+    whole = read_table(folder)
+    if not whole.targets:
+        return UNMEASURED
+    rows = []
+    for name, runs in whole.targets.items():
+        cells = []
+        for method in methods:
+            seeds = runs.seeds([method])
+            cells.append(
+                f"{runs.accuracy(method, seeds):.1f}" + (f" ({len(seeds)})" if len(seeds) < 3 else "") if seeds else ""
+            )
+        rows.append([f"{name} ({runs.kind})", *cells])
+    kept = [column for column in range(len(methods)) if any(row[column + 1] for row in rows)]
+    titles = ["target", *(f"`{methods[column]}`" for column in kept)]
+    return table(titles, [[row[0], *(row[column + 1] for column in kept)] for row in rows])
+
+
+def _gap(folder: Path) -> str:
+    """How much of the way from transfer to the ceiling our method goes."""
+    whole = read_table(folder)
+    methods = ("transfer", OURS, "ceiling")
+    targets = {name: runs for name, runs in whole.targets.items() if runs.seeds(methods)}
+    if not targets:
+        return UNMEASURED
+    compared = Table(targets, methods)
+    rows = []
+    for name in compared.complete:
+        low, ours, high = (compared.accuracy(name, method) for method in methods)
+        share = f"{100 * (ours - low) / (high - low):.0f} %" if high > low else ""
+        rows.append([name, f"{low:.1f}", f"{ours:.1f}", f"{high:.1f}", share, str(len(compared.seeds[name]))])
+    low, ours, high = compared.means().values()
+    rows.append(
+        [
+            "mean over kinds",
+            f"{low:.1f}",
+            f"{ours:.1f}",
+            f"{high:.1f}",
+            f"{100 * (ours - low) / (high - low):.0f} %",
+            "",
+        ]
+    )
+    return table(["target", *(f"`{method}`" for method in methods), "share of the gap", "label draws"], rows)
+
+
+def _sweep(folder: Path) -> str:
+    """Mean over the development targets of every trial that was finished on all of them."""
+    whole = read_table(folder)
+    if not whole.targets:
+        return UNMEASURED
+    means = whole.means()
+    rows = []
+    for method in dict.fromkeys(name.partition("+")[0] for name in whole.methods):
+        trials = [f"{means[name]:.1f}" for name in whole.methods if name.partition("+")[0] == method]
+        rows.append([f"`{method}`", *trials, *[""] * (3 - len(trials))])
+    return table(["method", "trial 1", "trial 2", "trial 3"], rows)
+
+
+def _cost(folder: Path, methods: Sequence[str]) -> str:
+    passes: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.json")):
+        if file.name.endswith(".correct.json"):
+            continue
+        for run in json.loads(file.read_text(encoding="utf-8"))["runs"]:
+            passes.setdefault(run["method"], []).append(
+                run["images_trained"] + (run["images_seen"] - run["images_trained"]) / 3
+            )
+    if not passes:
+        return UNMEASURED
+    rows = [
+        [f"`{name}`", f"{min(passes[name]):,.0f} to {max(passes[name]):,.0f}"] for name in methods if name in passes
+    ]
+    return table(["method", "image passes of a student"], rows)
+
+
+def draw(results: Path, path: Path) -> None:
+    """Each target's difference to transfer, with its interval, of the methods that are compared."""
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "potstill"
+    from matplotlib import pyplot
+
+    compared = compared_methods(read_table(results / "main"), ("transfer", OURS, "fixmatch", "weighted"))
+    if compared is None:
+        return
+    shown = [method for method in compared.methods if method != "transfer"]
+    names = sorted(compared.complete, key=lambda name: (TASKS[name].kind, name))
+    figure, axes = pyplot.subplots(figsize=(8, 0.45 * len(names) + 1.2), layout="constrained")
+    for number, method in enumerate(shown):
+        found = [compared.difference_on(name, method, "transfer") for name in names]
+        height = np.arange(len(names)) + 0.22 * (number - (len(shown) - 1) / 2)
+        means = np.array([each.mean for each in found])
+        spread = np.abs(np.array([[each.mean - each.low, each.high - each.mean] for each in found]).T)
+        axes.errorbar(means, height, xerr=spread, fmt="o", markersize=4, label=method)
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(np.arange(len(names)), [f"{name} ({TASKS[name].kind})" for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("points of accuracy more than transfer, 20 % of the labels")
+    axes.legend(loc="lower right")
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    protocol = yaml.safe_load(PROTOCOL.read_text(encoding="utf-8"))
+    write_tables(PAGE, tables_of(RESULTS, protocol))
+    draw(RESULTS, PLOT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Statistics over targets, and docs/results.md: its figures are those of the committed results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from potstill.evaluation import RunPredictions, summarise_runs
+from potstill.pipeline.methods import parse_method
+from suite.page import PAGE, tables_of
+from suite.run import PROTOCOL, RESULTS
+from suite.statistics import Table, TargetRuns, over_kinds, read_table
+from suite.tasks import TASKS
+from tables import differing_tables
+
+
+def made_up(name: str, rates: dict[str, float], *, seeds: int = 3, images: int = 400) -> TargetRuns:
+    """Runs whose images are right at the given rates; images of a group are right together."""
+    rng = np.random.default_rng(len(name))
+    groups = [str(number // 4) for number in range(images)]
+    correct = {}
+    for method, rate in rates.items():
+        for seed in range(seeds):
+            correct[method, seed] = np.repeat(rng.random(images // 4) < rate, 4)
+    return TargetRuns(name, correct, groups)
+
+
+def test_targets_are_averaged_within_a_kind_first() -> None:
+    values = {"hebrew": 10.0, "katakana": 20.0, "greek": 30.0, "mnist": 40.0}
+    assert over_kinds(values) == pytest.approx((20.0 + 40.0) / 2)
+    drawn = {name: np.array([value, 2 * value]) for name, value in values.items()}
+    np.testing.assert_allclose(over_kinds(drawn), [30.0, 60.0])
+
+
+def test_one_target_has_the_intervals_of_a_comparison() -> None:
+    runs = made_up("terrain", {"a": 0.6, "b": 0.5})
+    ids = tuple(map(str, range(len(runs.groups))))
+    reference = summarise_runs(
+        [RunPredictions(method, seed, ids, correct) for (method, seed), correct in runs.correct.items()],
+        groups=dict(zip(ids, runs.groups, strict=True)),
+    )
+    table = Table({"terrain": runs}, ("a", "b"))
+    assert table.accuracy("terrain", "a") == pytest.approx(100 * reference["a"]["mean"])
+    found, expected = table.difference("a", "b"), reference["a"]["delta_vs"]["b"]
+    assert found == table.difference_on("terrain", "a", "b")
+    assert found.mean == pytest.approx(100 * expected["mean"])
+    assert (found.low, found.high) == pytest.approx([100 * end for end in expected["ci95"]], abs=0.6)
+
+
+def test_more_targets_make_a_narrower_interval_and_equal_methods_none() -> None:
+    rates = {"a": 0.6, "b": 0.5}
+    one = Table({"terrain": made_up("terrain", rates)}, ("a", "b")).difference("a", "b")
+    names = ("terrain", "units", "hebrew", "mnist", "emoji")
+    several = Table({name: made_up(name, rates) for name in names}, ("a", "b")).difference("a", "b")
+    assert several.high - several.low < 0.7 * (one.high - one.low)
+    runs = made_up("terrain", {"a": 0.6})
+    twice = TargetRuns("terrain", {("a", 0): runs.correct["a", 0], ("b", 0): runs.correct["a", 0]}, runs.groups)
+    same = Table({"terrain": twice}, ("a", "b")).difference("a", "b")
+    assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_methods_are_compared_on_the_seeds_that_all_have() -> None:
+    runs = made_up("terrain", {"a": 0.6, "b": 0.5})
+    fewer = {key: correct for key, correct in runs.correct.items() if key != ("b", 2)}
+    table = Table({"terrain": TargetRuns("terrain", fewer, runs.groups)}, ("a", "b"))
+    assert table.seeds == {"terrain": [0, 1]}
+    by_hand = 100 * np.mean([runs.correct["a", seed].mean() for seed in (0, 1)])
+    assert table.accuracy("terrain", "a") == pytest.approx(by_hand)
+
+
+PROTOCOL_TEXT = yaml.safe_load(PROTOCOL.read_text(encoding="utf-8"))
+
+
+def test_the_page_holds_the_figures_of_the_results() -> None:
+    assert differing_tables(PAGE, tables_of(RESULTS, PROTOCOL_TEXT)) == []
+
+
+@pytest.mark.parametrize("name", ["main", "few", "single"])
+def test_results_are_those_of_the_protocol(name: str) -> None:
+    asked = PROTOCOL_TEXT["tables"][name]
+    assert len({TASKS[target].kind for target in asked["targets"]}) >= 5
+    assert sum(TASKS[target].size >= 128 for target in asked["targets"]) >= 4
+    assert not set(asked["targets"]) & set(PROTOCOL_TEXT["tables"]["sweep"]["targets"])
+    for method in asked["methods"]:
+        parse_method(method)
+    for target, runs in read_table(RESULTS / name).targets.items():
+        assert target in asked["targets"]
+        record = json.loads((RESULTS / name / f"{target}.json").read_text(encoding="utf-8"))
+        by_path = {(run["method"], run["seed"]): run["accuracy"] for run in record["runs"]}
+        assert by_path == pytest.approx({key: correct.mean() for key, correct in runs.correct.items()})
+        assert all(method in asked["methods"] or "*" in asked["methods"][0] for method, _ in by_path)
+
+
+def test_every_result_tells_the_machine() -> None:
+    for file in sorted(Path(RESULTS).rglob("*.correct.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        assert len(record["groups"]) == record["images"]
+        if "sweep" not in file.parts:
+            assert set(record["machines"]) == set(record["correct"])
