@@ -169,7 +169,7 @@ OPTIONS_OF_COMPARE = {
     "--image-size --label-weight --temperature --source-temperature --standardise-logits --no-standardise-logits",
     "--confidence --stored-views --label-smoothing --mixup --balanced --no-balanced --augment --batch-size",
     "--accumulation --epochs --steps --minutes --lr --weight-decay --ema --bn --flip --no-flip --unlabeled-ratio",
-    "--threshold --source-weight --precision --memory-format --compile --no-compile --worker-start --packed-gb",
+    "--threshold --precision --memory-format --compile --no-compile --worker-start --packed-gb",
     "--device --workers --cache-dir --offline --no-offline -o",
 }
 

@@ -59,7 +59,7 @@ def jobs_of(protocol: Mapping[str, Any], table: str, data: Path, device: str) ->
         }
         output = data / "runs" / table / target
         manifest = data / "tasks" / target / "target.csv"
-        methods = [each for name in asked.get("methods", variants) for each in _expanded(name, zoo)]
+        methods = [each for name in asked.get("methods") or asked["settings_of"] for each in _expanded(name, zoo)]
         yield Job(table, target, manifest, output, tuple(methods), asked["seeds"], settings)
 
 

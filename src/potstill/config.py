@@ -116,10 +116,6 @@ class RunConfig:
     unlabeled_ratio: Count = option(7, "FixMatch: unlabeled images for each labeled one.", "training")
     threshold: Share = option(0.95, "FixMatch: confidence from which a pseudo-label is used.", "training")
 
-    source_weight: Annotated[float, at.Ge(0)] = option(
-        0.0, "Stacked: weight of the sources' answers over their own classes.", "training"
-    )
-
     overrides: dict[str, dict[str, Any]] = field(
         default_factory=dict,
         metadata={"help": "Settings of single methods (in a file): {fixmatch: {threshold: 0.8}}.", "groups": ()},
@@ -160,7 +156,6 @@ OVERRIDABLE = (
     "min_weight",
     "unlabeled_ratio",
     "threshold",
-    "source_weight",
     "steps",
     "scheme",
     "power",

@@ -49,11 +49,10 @@ class Method:
     starts_at_source: bool = False
     reads_hidden_labels: bool = False
 
-    def imitates(self, config: RunConfig) -> bool:
+    @property
+    def imitates(self) -> bool:
         """Whether the student learns each source's answers over the source's own classes."""
-        if self.scheme is None or self.starts_at_source:
-            return False
-        return self.taught_by is None or config.source_weight > 0
+        return self.scheme is not None and self.taught_by is None and not self.starts_at_source
 
 
 METHODS: dict[str, Method] = {

@@ -40,12 +40,7 @@ def objective_of(
     if choice.base in rivals:
         return rivals[choice.base]()
     if choice.method.taught_by:
-        return soft_label_objective(
-            [weights.values[name] for name in answers.sources] if answers and weights else [],
-            temperatures=list(answers.temperatures.values()) if answers else [],
-            source_weight=config.source_weight if answers else 0.0,
-            standardise=config.standardise_logits,
-        )
+        return soft_label_objective()
     if answers is not None and weights is not None:
         objective = source_space_objective(
             [weights.values[name] for name in answers.sources],

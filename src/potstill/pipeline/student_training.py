@@ -69,7 +69,7 @@ def train_gradients(
     material = with_stored_views(material, target, used, config, progress)
     clusters = settle_clusters(material, used, pool, cache_dir_of(config))
     answers = target_probs = None
-    if weights is not None and choice.method.imitates(config):
+    if weights is not None and choice.method.imitates:
         answers = source_answers(material, weights, pool, config, clusters=clusters, shuffled=choice.shuffled)
     if choice.method.taught_by == "stack" and weights is not None:
         target_probs = settle_stack(
