@@ -31,7 +31,11 @@ OURS = "stacked"
 
 def tables_of(results: Path, protocol: Mapping[str, Any]) -> dict[str, str]:
     """Markdown of every table by its name; of one that was not run yet, a sentence that says so."""
-    found = {"progress": _progress(results, protocol), "sweep": _sweep(results / "sweep")}
+    found = {
+        "progress": _progress(results, protocol),
+        "sweep": _sweep(results / "sweep"),
+        "trials": _trials(results / "trials.json"),
+    }
     for name in ("main", "few"):
         compared = compared_methods(read_table(results / name), protocol["tables"][name]["methods"])
         found[f"{name}-means"] = _means(compared) if compared else UNMEASURED
@@ -166,6 +170,21 @@ def _sweep(folder: Path) -> str:
         trials = [f"{means[name]:.1f}" for name in whole.methods if name.partition("+")[0] == method]
         rows.append([f"`{method}`", *trials, *[""] * (3 - len(trials))])
     return table(["method", "trial 1", "trial 2", "trial 3"], rows)
+
+
+def _trials(file: Path) -> str:
+    if not file.exists():
+        return UNMEASURED
+    trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
+    targets = sorted({target for each in trials for target in each["accuracy"]})
+    rows = [
+        [
+            each["what"],
+            *(f"{100 * each['accuracy'][target]:.1f}" if target in each["accuracy"] else "" for target in targets),
+        ]
+        for each in trials
+    ]
+    return table(["what differed", *targets], rows)
 
 
 def _cost(folder: Path, methods: Sequence[str]) -> str:

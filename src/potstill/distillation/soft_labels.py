@@ -14,10 +14,10 @@ from potstill.types import Batch
 def soft_label_objective() -> Objective:
     """Labeled cross-entropy, and the teacher's probabilities as the label of a strong view of each pool image.
 
-    `CE_L(h(phi(x)), y) + mean_U CE(q(x), h(phi(strong(x))))`, where q, the target probabilities of a batch, are those of
-    the stack of the sources (`stacking.stack_sources`) or of an earlier student. Labeled images are among those of the
-    pool, with their labels. q is learnt as it is, without a threshold: a calibrated teacher says itself where it does
-    not know. That it saw the plain image and the student a distorted one makes the student agree over distortions as
+    `CE_L(h(phi(x)), y) + mean_U CE(q(x), h(phi(strong(x))))`, where q, the target probabilities of a batch, are those
+    of the stack of the sources (`stacking.stack_sources`) or of an earlier student. Labeled images are among those of
+    the pool, with their labels. q is learnt as it is, without a threshold: a calibrated teacher says itself where it
+    does not know. That it saw the plain image and the student a distorted one makes the student agree over distortions as
     FixMatch does (Sohn et al., NeurIPS 2020, arXiv 2001.07685), but from the first step on, by labels that do not come
     from its own mistakes.
     """
