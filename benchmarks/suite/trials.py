@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 OUTPUT = Path(__file__).resolve().parents[1] / "results" / "suite" / "trials.json"
+EARLIER_NAMES = {"fused": "stacked"}
 MEANINGS = {
     "stacked": "as it is",
     "fused+hard": "the likeliest class instead of probabilities",
@@ -32,8 +33,9 @@ def main() -> None:
     for folder in parser.parse_args().folders:
         for file in sorted(folder.glob("*/*-seed0/results.json")):
             record = json.loads(file.read_text(encoding="utf-8"))
-            if record["method"] in MEANINGS:
-                found.setdefault(record["method"], {})[file.parts[-3]] = record["accuracy"]
+            name = EARLIER_NAMES.get(record["method"], record["method"])
+            if name in MEANINGS:
+                found.setdefault(name, {})[file.parts[-3]] = record["accuracy"]
     trials = [
         {"trial": name, "what": what, "accuracy": found[name]} for name, what in MEANINGS.items() if name in found
     ]
