@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,16 @@ def sorted_as_in_zoo(job: Job) -> list[str]:
     return [entry["name"] for entry in yaml.safe_load(Path(job.settings["zoo"]).read_text())["sources"]]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the workers have it: the last bits depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_several_processes_train_what_compare_would(tmp_path: Path) -> None:
     target, manifest, settings = next(iter(quick_targets(tmp_path)))
     settings = {**settings, "steps": 4, "precision": "float32", "memory_format": "channels-last"}
@@ -85,7 +96,6 @@ def test_several_processes_train_what_compare_would(tmp_path: Path) -> None:
     job = Job("quick", target, manifest, tmp_path / "by-workers", methods, 2, settings)
     assert not train_all([job], tmp_path / "results", processes=2, threads=1, seconds=0.0)  # the time is up at once
     assert train_all([job], tmp_path / "results", processes=2, threads=1, seconds=600.0)
-    torch.set_num_threads(1)
     alone = compare(manifest, tmp_path / "alone", config=job.config(), methods=methods, seeds=2)
     together = json.loads((tmp_path / "results" / "quick" / f"{target}.json").read_text())
     assert together["summary"] == alone["summary"]

@@ -17,9 +17,9 @@ def soft_label_objective() -> Objective:
     `CE_L(h(phi(x)), y) + mean_U CE(q(x), h(phi(strong(x))))`, where q, the target probabilities of a batch, are those
     of the stack of the sources (`stacking.stack_sources`) or of an earlier student. Labeled images are among those of
     the pool, with their labels. q is learnt as it is, without a threshold: a calibrated teacher says itself where it
-    does not know. That it saw the plain image and the student a distorted one makes the student agree over distortions as
-    FixMatch does (Sohn et al., NeurIPS 2020, arXiv 2001.07685), but from the first step on, by labels that do not come
-    from its own mistakes.
+    does not know. That it saw the plain image and the student a distorted one makes the student agree over distortions
+    as FixMatch does (Sohn et al., NeurIPS 2020, arXiv 2001.07685), but from the first step on, by labels that do not
+    come from its own mistakes.
     """
 
     def objective(student: Forward, batch: Batch) -> dict[str, Tensor]:
