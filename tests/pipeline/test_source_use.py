@@ -16,12 +16,13 @@ import potstill as ps
 from potstill.config import RunConfig, build_config
 from potstill.distillation.clusters import cluster_sample, find_clusters
 from potstill.distillation.softening import entropy_shares
-from potstill.errors import CacheError, OutputError, UsageError
+from potstill.errors import CacheError, OutputError, UsageError, WeightingError
 from potstill.pipeline import comparison, pool_clusters, whole_run
+from potstill.pipeline.methods import parse_method
 from potstill.pipeline.pool_clusters import clusters_of, settle_clusters
 from potstill.pipeline.preparation import Material, cache_dir_of, gather_material, open_configured
-from potstill.pipeline.source_use import source_answers
-from potstill.types import SourceWeights
+from potstill.pipeline.source_use import source_answers, source_weights
+from potstill.types import RankedSource, Ranking, SourceWeights
 
 
 @pytest.fixture
@@ -51,6 +52,19 @@ def pool_of(material: Material) -> tuple[str, ...]:
 
 def kept_files(cache_dir: Path) -> list[Path]:
     return sorted(cache_dir.rglob("derived-clusters-*.safetensors"))
+
+
+def test_where_no_source_is_related_all_are_trusted_alike(config: RunConfig, caplog: pytest.LogCaptureFixture) -> None:
+    def ranked(metric: str) -> Ranking:
+        scores = {"one": -0.1, "three": -0.2, "two": -0.3}
+        return Ranking(metric, 10, tuple(RankedSource(name, score, {}, 0.0) for name, score in scores.items()))
+
+    weights = source_weights(parse_method("weighted"), ranked("parc"), config)
+    assert weights is not None
+    assert weights.values == pytest.approx({"one": 1 / 3, "two": 1 / 3, "three": 1 / 3})
+    assert "No source has a positive parc score" in caplog.text
+    with pytest.raises(WeightingError, match="positive score"):  # in log units 0 means perfect
+        source_weights(parse_method("weighted"), ranked("leep"), config)
 
 
 def test_clusters_are_found_once_for_a_pool(

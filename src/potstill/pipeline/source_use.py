@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,6 +23,7 @@ from potstill.errors import UsageError, unknown_name
 from potstill.pipeline.methods import MethodChoice
 from potstill.pipeline.pool_clusters import require_features
 from potstill.pipeline.preparation import Material
+from potstill.similarity import RANKERS, SIMILARITIES
 from potstill.types import RankedSource, Ranking, SourceLogits, SourceOutputs, SourceWeights
 from potstill.weighting import drop_weak, weigh
 
@@ -49,13 +51,19 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
             f"No source has a {ranking.metric} score, so there is nothing to distil. {' '.join(sorted(reasons))}"
         )
     scheme = config.scheme if choice.method.scheme == "config" else choice.method.scheme
-    if scheme == "power" and max(scores.values()) <= 0:
+    if scheme == "power" and max(scores.values()) <= 0 and _zero_means_unrelated(ranking.metric):
         log.warning("No source has a positive %s score, so %s trusts all of them alike.", ranking.metric, choice.name)
         scheme = "equal"
     weights = weigh(
         scores, scheme=scheme, power=config.power, temperature=config.softmax_temperature, top_k=config.top_k
     )
     return drop_weak(weights, minimum=config.min_weight)
+
+
+def _zero_means_unrelated(metric: str) -> bool:
+    """Whether no positive score is a finding about the sources, not the nature of the metric: log units have no zero."""
+    known = SIMILARITIES.get(metric) or RANKERS.get(metric)
+    return known is not None and all(math.isfinite(end) for end in known.bounds)
 
 
 def require_usable_sources(choice: MethodChoice, ranking: Ranking, material: Material, config: RunConfig) -> None:
