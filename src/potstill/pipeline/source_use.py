@@ -61,7 +61,7 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
 
 
 def _zero_means_unrelated(metric: str) -> bool:
-    """Whether no positive score is a finding about the sources, not the nature of the metric: log units have no zero."""
+    """Whether no positive score tells of the sources, not of the metric: a score in log units has no such zero."""
     known = SIMILARITIES.get(metric) or RANKERS.get(metric)
     return known is not None and all(math.isfinite(end) for end in known.bounds)
 
