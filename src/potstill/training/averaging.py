@@ -46,5 +46,7 @@ class WarmingAverage(nn.Module):
             torch._foreach_copy_(averaged, current)
         else:
             torch._foreach_lerp_(averaged, current, 1 - min(self._decay, (1 + count) / (10 + count)))
-        torch._foreach_copy_(list(self.module.buffers()), list(model.buffers()))
+        buffers = list(self.module.buffers())
+        if buffers:  # a model without batch normalisation may have none
+            torch._foreach_copy_(buffers, list(model.buffers()))
         self.n_averaged += 1

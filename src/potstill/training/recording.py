@@ -29,8 +29,9 @@ class RecordedFeatures:
         self._features = torch.cuda.make_graphed_callables(
             _Features(model), (torch.zeros_like(images),), allow_unused_input=True
         )
-        with torch.no_grad():
-            torch._foreach_copy_(buffers, kept)
+        if buffers:
+            with torch.no_grad():
+                torch._foreach_copy_(buffers, kept)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features `(B, D)`. Raises ValueError for a batch of another shape than the recorded one."""
