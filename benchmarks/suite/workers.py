@@ -67,6 +67,14 @@ def collect(job: Job, comparison: Comparison, results: Path) -> int:
     records = comparison.finished()
     if not records:
         return 0
+    already = results / job.table / f"{job.target}.json"
+    if already.exists():
+        lost = {run["path"] for run in read_json(already)["runs"]} - {record["path"] for record in records}
+        if lost:
+            raise ValueError(
+                f"{already.name} holds runs that are not among those of this machine ({sorted(lost)[0]} and "
+                f"{len(lost) - 1} more), so it is not replaced; bring their directories here or choose other --results"
+            )
     found = comparison.results(records)
     write_json(job.output / "results.json", found)
     folder = results / job.table

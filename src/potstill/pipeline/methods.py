@@ -39,8 +39,10 @@ class Method:
     """How a method is trained.
 
     `rows` gives the rows of a step, None for a method without gradients; `scheme` says how scores become source
-    weights ("config" for the configured scheme), None for a method without sources. `stacks` says that it reads the
-    target's classes from the sources' features.
+    weights ("config" for the configured scheme), None for a method without sources. `taught_by` says who gives every
+    pool image probabilities of the target's classes before the student trains: the stack of the sources, or a student
+    that learnt the labels alone. `starts_at_source`: the student's initial weights are those of the best-ranked source
+    of its architecture. `reads_hidden_labels`: all labels of the pool are visible to it.
     """
 
     rows: Callable[[RunConfig], BatchPlan] | None
