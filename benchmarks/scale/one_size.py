@@ -25,6 +25,7 @@ from potstill.config import RunConfig, build_config
 from potstill.data import write_splits
 from potstill.pipeline.methods import parse_method
 from potstill.pipeline.pool_clusters import settle_clusters
+from potstill.pipeline.pool_views import pool_views
 from potstill.pipeline.preparation import (
     cache_dir_of,
     gather_material,
@@ -34,7 +35,7 @@ from potstill.pipeline.preparation import (
 )
 from potstill.pipeline.ranking import rank_material
 from potstill.pipeline.source_use import source_answers, source_weights
-from potstill.pipeline.student_training import pool_views, train_gradients
+from potstill.pipeline.student_training import train_gradients
 from potstill.pipeline.together import TASK, TrainingTask, task_bytes
 from potstill.types import no_progress
 

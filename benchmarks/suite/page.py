@@ -227,7 +227,7 @@ def draw(results: Path, path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("points of accuracy more than transfer, 20 % of the labels")
     axes.legend(loc="lower right")
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     pyplot.close(figure)
 
 

@@ -15,6 +15,7 @@ from potstill.cache import keep_derived, kept_derived
 from potstill.cache.encoding import Arrays
 from potstill.distillation.stacking import STACK_VERSION, Stack, stack_sources
 from potstill.errors import OutputError, UsageError
+from potstill.pipeline.pool_views import rows_of
 from potstill.pipeline.preparation import Material
 from potstill.types import Target
 
@@ -66,7 +67,6 @@ def _fitted(
 ) -> Stack:
     started = time.monotonic()
     shown = tuple(np.random.default_rng(0).permutation(np.array(pool, dtype=object))) if shuffled else pool
-    position = {image_id: row for row, image_id in enumerate(pool)}
     labeled = target.split.labeled
     outputs = {name: material.outputs[name] for name in names}
     stack = stack_sources(
@@ -75,7 +75,7 @@ def _fitted(
             for name, each in outputs.items()
             if each.features is not None
         },
-        np.array([position[image_id] for image_id in labeled], dtype=np.int64),
+        rows_of(labeled, pool),
         target.labels_of(labeled),
         len(target.classes),
         groups=[target.groups.get(image_id, image_id) for image_id in labeled],

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +17,7 @@ from torch import nn
 
 from potstill.baselines.frozen_probe import put_probe_head
 from potstill.config import MACHINE_FIELDS, RunConfig
-from potstill.data import (
-    VIEW_VERSION,
-    StoredViews,
-    ViewDataset,
-    open_squares,
-    resized_size,
-    split_digest,
-    target_fingerprint,
-)
+from potstill.data import VIEW_VERSION, ViewDataset, split_digest, target_fingerprint
 from potstill.distillation.answers import SourceAnswers
 from potstill.distillation.clusters import Clusters
 from potstill.errors import UsageError
@@ -34,6 +26,7 @@ from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.objectives import objective_of
 from potstill.pipeline.pool_clusters import settle_clusters
 from potstill.pipeline.pool_stack import settle_stack
+from potstill.pipeline.pool_views import pool_views, rows_of
 from potstill.pipeline.preparation import Material, cache_dir_of, explained_memory, with_stored_views
 from potstill.pipeline.run_files import CHECKPOINT
 from potstill.pipeline.source_use import source_answers
@@ -65,10 +58,10 @@ def train_gradients(
 ) -> Trained:
     """Train a student by gradient descent; a checkpoint in `directory` is continued."""
     pool, dataset = pool_views(target, config, preprocessing, progress)
-    used = weights.used if weights else ()
+    used = weights.used if weights and choice.method.imitates else ()
     material = with_stored_views(material, target, used, config, progress)
     clusters = settle_clusters(material, used, pool, cache_dir_of(config))
-    answers = target_probs = None
+    answers = target_probs = teacher = None
     if weights is not None and choice.method.imitates:
         answers = source_answers(material, weights, pool, config, clusters=clusters, shuffled=choice.shuffled)
     if choice.method.taught_by == "stack" and weights is not None:
@@ -76,10 +69,18 @@ def train_gradients(
             material, target, tuple(weights.values), pool, cache_dir_of(config), shuffled=choice.shuffled
         ).probs
     elif choice.method.taught_by == "student":
-        config = replace(config, steps=max(1, (config.steps or 0) // 2))  # the teacher takes the other half
-        target_probs = _probs_of_teacher(
-            target, material, config, preprocessing, (pool, dataset), directory=directory / "teacher", progress=progress
+        config = _half_of(config)
+        teacher = train_gradients(
+            parse_method("transfer"),
+            target,
+            material,
+            None,
+            config,
+            preprocessing,
+            directory=directory / "teacher",
+            progress=progress,
         )
+        target_probs = _probs_of_teacher(teacher.model, target, pool, dataset)
     batches = _batches(choice, target, config, pool, dataset, answers, target_probs)
     student = build_student(
         config.student,
@@ -92,7 +93,7 @@ def train_gradients(
         seed=target.split.seed,
         offline=config.offline,
     )
-    fingerprint = _fingerprint(choice.name, target, material, weights, clusters, config, batches.plan)
+    fingerprint = _fingerprint(choice.name, target, material, weights, clusters, config, batches.plan, target_probs)
     with explained_memory(), stop_on_signal() as should_stop:
         trained = train_student(
             student,
@@ -113,35 +114,43 @@ def train_gradients(
             batches.steps,
             config.minutes,
         )
-    return trained
+    return trained if teacher is None else _with_cost_of(teacher, trained)
+
+
+def _with_cost_of(teacher: Trained, student: Trained) -> Trained:
+    return replace(
+        student,
+        steps=teacher.steps + student.steps,
+        images_seen=teacher.images_seen + student.images_seen,
+        images_trained=teacher.images_trained + student.images_trained,
+        seconds=teacher.seconds + student.seconds,
+    )
+
+
+def _half_of(config: RunConfig) -> RunConfig:
+    """The settings of the teacher and of its student, who share the budget."""
+    if config.steps is None:
+        raise ValueError("training needs a resolved number of steps")
+    minutes = None if config.minutes is None else config.minutes / 2
+    return replace(config, steps=max(1, config.steps // 2), minutes=minutes)
 
 
 def _probs_of_teacher(
-    target: Target,
-    material: Material,
-    config: RunConfig,
-    preprocessing: Preprocessing,
-    views: tuple[tuple[str, ...], ViewDataset],
-    *,
-    directory: Path,
-    progress: Progress,
+    model: nn.Module, target: Target, pool: tuple[str, ...], dataset: ViewDataset
 ) -> npt.NDArray[np.float32]:
     """Probabilities `(N, C)` of the pool by a student that learnt the labels alone; one-hot for labeled images."""
-    transfer = parse_method("transfer")
-    trained = train_gradients(
-        transfer, target, material, None, config, preprocessing, directory=directory, progress=progress
-    )
-    pool, dataset = views
     every = np.arange(len(pool))
     with torch.inference_mode():
-        parts = [
-            trained.model(dataset.normalise(dataset.views(some, "plain", epoch=np.zeros_like(some), draw=0)))
-            for some in np.split(every, range(EVALUATION_BATCH, len(every), EVALUATION_BATCH))
-        ]
+        parts = [model(dataset.normalise(plain)) for plain in _plain_batches(dataset, every)]
     probs: npt.NDArray[np.float32] = torch.softmax(torch.cat(parts), dim=1).numpy()
     labeled = target.split.labeled
-    probs[_rows_of(labeled, pool)] = np.eye(len(target.classes), dtype=np.float32)[target.labels_of(labeled)]
+    probs[rows_of(labeled, pool)] = np.eye(len(target.classes), dtype=np.float32)[target.labels_of(labeled)]
     return probs
+
+
+def _plain_batches(dataset: ViewDataset, rows: npt.NDArray[np.int64]) -> Iterator[torch.Tensor]:
+    for some in np.split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH)):
+        yield dataset.views(some, "plain", epoch=np.zeros_like(some), draw=0)
 
 
 def _source_to_start_at(material: Material, weights: SourceWeights, config: RunConfig) -> Path:
@@ -175,7 +184,7 @@ def _batches(
     return TrainingBatches(
         dataset,
         target.labels_of(target.split.labeled),
-        labeled_rows=_rows_of(target.split.labeled, pool),
+        labeled_rows=rows_of(target.split.labeled, pool),
         pool_size=len(pool),
         plan=plan,
         steps=max(1, int(config.steps * config.batch_size / plan.cost)),
@@ -217,55 +226,13 @@ def fit_probe_student(target: Target, config: RunConfig, preprocessing: Preproce
         seed=target.split.seed,
         offline=config.offline,
     ).model.eval()
-    rows = _rows_of(target.split.labeled, pool)
+    rows = rows_of(target.split.labeled, pool)
     with torch.inference_mode():
-        parts = [
-            features_of(model, dataset.normalise(dataset.views(some, "plain", epoch=np.zeros_like(some), draw=0)))
-            for some in np.split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))
-        ]
+        parts = [features_of(model, dataset.normalise(plain)) for plain in _plain_batches(dataset, rows)]
     labels = target.labels_of(target.split.labeled)
     put_probe_head(model, torch.cat(parts).numpy(), labels, num_classes=len(target.classes))
     seconds = time.monotonic() - started
     return Trained(model, [], steps=0, images_seen=len(rows), images_trained=0, seconds=seconds)
-
-
-def pool_views(
-    target: Target, config: RunConfig, preprocessing: Preprocessing, progress: Progress
-) -> tuple[tuple[str, ...], ViewDataset]:
-    """The pool's images in an order that does not depend on the label draw, and their views."""
-    pool = tuple(sorted(target.split.pool))
-    squares = open_squares(
-        target,
-        pool,
-        resized_size(preprocessing.image_size, preprocessing.crop),
-        interpolation=preprocessing.interpolation,
-        cache_dir=cache_dir_of(config),
-        workers=config.workers,
-        max_packed_bytes=int(config.packed_gb * 1e9),
-        progress=progress,
-    )
-    dataset = ViewDataset(
-        squares,
-        pool,
-        image_size=preprocessing.image_size,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        seed=target.split.seed,
-        flip=config.flip,
-        stored=_stored_views(target, pool, config),
-    )
-    return pool, dataset
-
-
-def _stored_views(target: Target, pool: tuple[str, ...], config: RunConfig) -> StoredViews | None:
-    if config.stored_views == 0:
-        return None
-    return StoredViews([target.digests[image_id] for image_id in pool], config.stored_views)
-
-
-def _rows_of(image_ids: tuple[str, ...], pool: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    position = {image_id: row for row, image_id in enumerate(pool)}
-    return np.array([position[image_id] for image_id in image_ids], dtype=np.int64)
 
 
 def _optimization(config: RunConfig, steps: int, seed: int) -> Optimization:
@@ -295,6 +262,7 @@ def _fingerprint(
     clusters: Mapping[str, Clusters],
     config: RunConfig,
     plan: BatchPlan,
+    target_probs: npt.NDArray[np.float32] | None,
 ) -> str:
     """Digest of everything that a checkpoint's numbers depend on."""
     elsewhere = (*MACHINE_FIELDS, "zoo", "student_weights", "unlabeled", "minutes")
@@ -305,5 +273,7 @@ def _fingerprint(
     settings["view_version"] = str(VIEW_VERSION)
     if clusters:
         settings["clusters"] = str({name: each.digest() for name, each in clusters.items()})
+    if target_probs is not None:
+        settings["target_probs"] = hashlib.sha256(target_probs.tobytes()).hexdigest()
     parts = [method, data, settings, initial, keys, dict(weights.values) if weights else None, vars(plan)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -18,8 +18,9 @@ from potstill.config import RunConfig
 from potstill.errors import DivergedError, Interrupted, OutputError, PotstillError, UsageError
 from potstill.files import write_bytes
 from potstill.pipeline.methods import MethodChoice, parse_method
+from potstill.pipeline.pool_views import pool_views
 from potstill.pipeline.preparation import Material, gather_material, with_stored_views, without_sources
-from potstill.pipeline.student_training import pool_views, train_gradients
+from potstill.pipeline.student_training import train_gradients
 from potstill.training.interruption import SIGNALS
 from potstill.training.loop import Trained
 from potstill.training.orders import Order, leave_processes, orders
