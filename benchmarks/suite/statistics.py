@@ -1,15 +1,16 @@
 """Accuracies of a table over targets: means over the targets of a kind, then over kinds, and paired intervals.
 
 One bootstrap of all targets serves every figure: for each target the label draws are drawn with replacement, and so are
-the groups of its test images; every method gets the same draws, so differences are paired. Targets are not drawn: the
-intervals speak of these targets.
+the groups of its test images; every method gets the same draws, so differences are paired. Two or three label draws, drawn
+with replacement, vary less than label draws do: their deviations from the mean are enlarged by sqrt(n / (n - 1)). Targets
+are not drawn: the intervals speak of these targets.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from suite.tasks import TASKS
 
-DRAWS = 4000
+DRAWS = 10_000
 Floats = npt.NDArray[np.float64]
 
 
@@ -74,7 +75,7 @@ class TargetRuns:
         counts = np.bincount(rows).astype(np.float64)
         picked = draws.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS).astype(np.float64)
         shares = (picked @ right) / (picked @ counts)[:, None]
-        weights = draws.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=DRAWS) / len(seeds)
+        weights = _seed_weights(len(seeds), draws)
         return 100 * np.einsum("dms,ds->dm", shares.reshape(DRAWS, len(methods), len(seeds)), weights)
 
 
@@ -99,14 +100,14 @@ class Table:
         """Of a method on a target, mean over seeds, in points."""
         return self.targets[target].accuracy(method, self.seeds[target])
 
-    def means(self, left_out: Sequence[str] = ()) -> dict[str, float]:
+    def means(self, left_out: Collection[str] = ()) -> dict[str, float]:
         """Of each method over kinds, in points."""
         return {
             method: over_kinds({name: self.accuracy(name, method) for name in self._kept(left_out)})
             for method in self.methods
         }
 
-    def difference(self, method: str, other: str, left_out: Sequence[str] = ()) -> Estimate:
+    def difference(self, method: str, other: str, left_out: Collection[str] = ()) -> Estimate:
         """Accuracy of a method minus that of another, mean over kinds."""
         one, two = self.methods.index(method), self.methods.index(other)
         names = self._kept(left_out)
@@ -124,12 +125,27 @@ class Table:
         mean = self.accuracy(target, method) - self.accuracy(target, other)
         return Estimate(mean, float(low), float(high))
 
-    def _kept(self, left_out: Sequence[str]) -> list[str]:
+    def _kept(self, left_out: Collection[str]) -> list[str]:
         return [name for name in self.complete if name not in left_out]
 
     @cached_property
     def _resampled(self) -> dict[str, Floats]:
         return {name: self.targets[name].resampled(self.methods, self.seeds[name]) for name in self.complete}
+
+
+def _seed_weights(seeds: int, draws: np.random.Generator) -> Floats:
+    """`(DRAWS, seeds)`, rows sum to 1: seeds drawn with replacement, spread as widely as the seeds' own deviation says.
+
+    >>> weights = _seed_weights(2, np.random.default_rng(0))
+    >>> [round(float(value), 3) for value in np.unique(weights)]  # 0, 1/2 and 1, sqrt(2) times as far from 1/2
+    [-0.207, 0.5, 1.207]
+    """
+    even = np.full(seeds, 1 / seeds)
+    if seeds == 1:
+        return np.ones((DRAWS, 1))
+    picked = draws.multinomial(seeds, even, size=DRAWS) / seeds
+    widened: Floats = even + (picked - even) * np.sqrt(seeds / (seeds - 1))
+    return widened
 
 
 def over_kinds(values: Mapping[str, Any]) -> Any:

@@ -36,7 +36,7 @@ def test_targets_are_averaged_within_a_kind_first() -> None:
     np.testing.assert_allclose(over_kinds(drawn), [30.0, 60.0])
 
 
-def test_one_target_has_the_intervals_of_a_comparison() -> None:
+def test_one_target_has_the_intervals_of_a_comparison_widened_for_few_seeds() -> None:
     runs = made_up("terrain", {"a": 0.6, "b": 0.5})
     ids = tuple(map(str, range(len(runs.groups))))
     reference = summarise_runs(
@@ -48,7 +48,18 @@ def test_one_target_has_the_intervals_of_a_comparison() -> None:
     found, expected = table.difference("a", "b"), reference["a"]["delta_vs"]["b"]
     assert found == table.difference_on("terrain", "a", "b")
     assert found.mean == pytest.approx(100 * expected["mean"])
-    assert (found.low, found.high) == pytest.approx([100 * end for end in expected["ci95"]], abs=0.6)
+    low, high = (100 * end for end in expected["ci95"])
+    assert high - low - 0.2 < found.high - found.low < np.sqrt(3 / 2) * (high - low) + 0.2
+
+
+def test_the_spread_of_label_draws_is_not_underestimated() -> None:
+    """With a single group only the label draws vary: their variance is that of a mean of three independent draws."""
+    images = 400
+    rates = (0.4, 0.5, 0.7)
+    correct = {("a", seed): np.arange(images) < rate * images for seed, rate in enumerate(rates)}
+    drawn = TargetRuns("terrain", correct, ["one group"] * images).resampled(("a",), (0, 1, 2))[:, 0]
+    assert drawn.mean() == pytest.approx(100 * np.mean(rates), abs=0.3)
+    assert drawn.std() == pytest.approx(100 * np.std(rates, ddof=1) / np.sqrt(3), rel=0.05)
 
 
 def test_more_targets_make_a_narrower_interval_and_equal_methods_none() -> None:
