@@ -117,9 +117,7 @@ def _means(compared: Table, left_out: Collection[str] = ()) -> str:
         others = (*BASELINES, OURS)
         against = ["" if method == other else str(compared.difference(method, other, left_out)) for other in others]
         verdicts = "" if method == "transfer" else _verdicts(compared, method, names)
-        rows.append(
-            [f"`{method}`", f"{means[method]:.1f}", *against, verdicts, *(f"{each:.1f}" for each in by_kind)]
-        )
+        rows.append([f"`{method}`", f"{means[method]:.1f}", *against, verdicts, *(f"{each:.1f}" for each in by_kind)])
     titles = ["method", "mean over kinds", *(f"minus `{other}`" for other in (*BASELINES, OURS)), "win / tie / harm"]
     seeds = sorted({len(compared.seeds[name]) for name in names})
     text = f"{len(names)} targets of {len(kinds)} kinds, label draws: {', '.join(map(str, seeds))}.\n\n"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from potstill.errors import unknown_name  # noqa: E402
 from potstill.pipeline.comparison import compare  # noqa: E402
+from suite.jobs import Job  # noqa: E402
 from suite.quick import quick_targets  # noqa: E402
 from suite.tasks import TASKS  # noqa: E402
-from suite.workers import Job, train_all  # noqa: E402
+from suite.workers import train_all  # noqa: E402
 from suite.zoo import DATA, IMAGENET, write_zoo  # noqa: E402
 
 PROTOCOL = Path(__file__).with_name("protocol.yaml")
@@ -113,21 +115,34 @@ def main() -> None:
         return
     protocol = yaml.safe_load(PROTOCOL.read_text(encoding="utf-8"))
     number, parts = (int(text) for text in arguments.part.split("/"))
-    jobs = [
-        job
-        for table in arguments.table
-        for job in list(jobs_of(protocol, table, arguments.data, arguments.device))[number::parts]
-        if arguments.targets is None or job.target in arguments.targets
-    ]
-    complete = train_all(
-        jobs,
+    tables = _known("table", arguments.table, protocol["tables"])
+    every = {table: list(jobs_of(protocol, table, arguments.data, arguments.device)) for table in tables}
+    targets = _known("target", arguments.targets, {job.target for jobs in every.values() for job in jobs})
+    asked = [job for jobs in every.values() for job in jobs[number::parts] if job.target in targets]
+    methods = _known("method", arguments.methods, {name for job in asked for name in job.methods})
+    outcome = train_all(
+        asked,
         arguments.results,
         processes=arguments.processes,
         threads=arguments.threads,
         seconds=60 * arguments.minutes,
-        methods=arguments.methods,
+        methods=methods,
     )
-    print("All is done." if complete else "Some is left, because the time is up or it failed; repeat the command.")
+    print(f"{outcome.trained} of {outcome.left} students trained.")
+    for request, reason in outcome.failures.items():
+        print(f"failed: {request}: {reason}")
+    if outcome.complete:
+        print("All of it is done." if arguments.methods or arguments.targets or parts > 1 else "All is done.")
+    else:
+        raise SystemExit("Some is left; repeat the command.")
+
+
+def _known(what: str, asked: Sequence[str] | None, known: Collection[str]) -> list[str]:
+    """What was asked for; all, if nothing was."""
+    for name in asked or ():
+        if name not in known:
+            raise SystemExit(str(unknown_name(what, name, known)))
+    return list(asked or known)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Accuracies of a table over targets: means over the targets of a kind, then over kinds, and paired intervals.
 
 One bootstrap of all targets serves every figure: for each target the label draws are drawn with replacement, and so are
-the groups of its test images; every method gets the same draws, so differences are paired. Two or three label draws, drawn
-with replacement, vary less than label draws do: their deviations from the mean are enlarged by sqrt(n / (n - 1)). Targets
-are not drawn: the intervals speak of these targets.
+the groups of its test images; every method gets the same draws, so differences are paired. Two or three label draws,
+drawn with replacement, vary less than label draws do: their deviations from the mean are enlarged by sqrt(n / (n - 1)).
+Targets are not drawn: the intervals speak of these targets.
 """
 
 from __future__ import annotations

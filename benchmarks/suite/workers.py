@@ -2,103 +2,52 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
-import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from potstill.config import RunConfig, build_config
-from potstill.pipeline.comparison import Comparison, WholeProgress, prepare_comparison
-from potstill.pipeline.methods import parse_method
+from potstill.errors import PotstillError
+from potstill.pipeline.comparison import Comparison, WholeProgress
 from potstill.pipeline.preparation import gather_material, open_configured
-from potstill.reporting import claim_directory, logged_to, read_json, read_predictions, write_json
+from potstill.reporting import logged_to
 from potstill.sources import load_zoo
 from potstill.types import no_progress
+from suite.jobs import Job, collect, prepare
 
 
 @dataclass(frozen=True)
-class Job:
-    """One target of one table: what `compare` is asked."""
+class Request:
+    """What a process is asked: to let a source answer, to say what is left, to train a student, to collect a job.
 
-    table: str
-    target: str
-    manifest: Path
-    output: Path
-    methods: tuple[str, ...]
-    seeds: int
-    settings: dict[str, Any]
+    `name` is a source or a method.
+    """
 
-    @property
-    def key(self) -> str:
-        """The job among all."""
-        return f"{self.table}/{self.target}"
+    kind: str
+    job: str
+    name: str = ""
+    seed: int = 0
 
-    def config(self) -> RunConfig:
-        """Its settings, checked."""
-        return build_config(self.settings)
+    def __str__(self) -> str:
+        return f"{self.kind} {self.job} {self.name} {self.seed}"
 
 
-def prepare(job: Job) -> Comparison:
-    """The job's comparison, ready for its runs."""
-    claim_directory(job.output, resume=True)
-    return prepare_comparison(
-        job.manifest,
-        job.output,
-        config=job.config(),
-        choices=[parse_method(name) for name in job.methods],
-        seeds=job.seeds,
-    )
+@dataclass(frozen=True)
+class Answer:
+    """`value` is None where it failed; `error` says why then."""
 
-
-def collect(job: Job, comparison: Comparison, results: Path) -> int:
-    """Write what is finished as `compare` does, and which test images each student got right; the number of runs."""
-    records = comparison.finished()
-    if not records:
-        return 0
-    already = results / job.table / f"{job.target}.json"
-    if already.exists():
-        lost = {run["path"] for run in read_json(already)["runs"]} - {record["path"] for record in records}
-        if lost:
-            raise ValueError(
-                f"{already.name} holds runs that are not among those of this machine ({sorted(lost)[0]} and "
-                f"{len(lost) - 1} more), so it is not replaced; bring their directories here or choose other --results"
-            )
-    found = comparison.results(records)
-    write_json(job.output / "results.json", found)
-    folder = results / job.table
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{job.target}.json", found)
-    write_json(folder / f"{job.target}.correct.json", correct_record(job.output, records, comparison))
-    return len(records)
-
-
-def correct_record(output: Path, records: Iterable[Mapping[str, Any]], comparison: Comparison) -> dict[str, Any]:
-    """Every figure about several targets needs which test images were right (one hexadecimal digit for four of them);
-    beside it the GPU, or else CPU, that each student was trained on."""
-    target = comparison.material.target
-    bits, machines = {}, {}
-    for record in records:
-        environment = read_json(output / record["path"] / "environment.json")
-        machines[record["path"]] = environment["gpu"] or environment["cpu"]
-        predictions = read_predictions(output / record["path"] / "predictions.parquet")
-        if tuple(predictions.image_ids) != target.split.test:
-            raise ValueError(f"{record['path']}: expected the target's test images in their order")
-        right = predictions.probs.argmax(axis=1) == predictions.labels
-        bits[record["path"]] = np.packbits(right).tobytes().hex()
-    groups = [target.groups.get(image_id, image_id) for image_id in target.split.test]
-    return {"images": len(groups), "groups": groups, "correct": bits, "machines": machines}
+    value: Any
+    seconds: float
+    error: str | None = None
 
 
 def serve(connection: Connection, jobs: Sequence[Job], threads: int, results: Path) -> None:
@@ -108,30 +57,38 @@ def serve(connection: Connection, jobs: Sequence[Job], threads: int, results: Pa
     by_key = {job.key: job for job in jobs}
     opened: dict[str, Comparison] = {}
     while (request := connection.recv()) is not None:
-        kind, key, name, seed = request
         started = time.monotonic()
-        job = by_key[key]
+        job = by_key[request.job]
         try:
-            answer: Any = None
-            if kind == "ask":
-                config = job.config()
-                gather_material(open_configured(job.manifest, config), config, sources=[name])
-                connection.send((True, answer, time.monotonic() - started))
-                continue
-            if key not in opened:
-                opened = {key: prepare(job)}  # the last one's material is let go
-            comparison = opened[key]
-            if kind == "left":
-                answer = [(left, draw.target.split.seed) for left, draw in comparison.left()]
-            elif kind == "collect":
-                answer = collect(job, comparison, results)
+            if request.kind == "ask":
+                value: Any = _let_answer(job, request.name)
             else:
-                with logged_to(job.output):
-                    run = comparison.run(name, comparison.draws[seed], WholeProgress(no_progress, 1))
-                answer = run.get("accuracy")
-            connection.send((True, answer, time.monotonic() - started))
+                if job.key not in opened:
+                    opened = {job.key: prepare(job)}  # the last one's material is let go
+                value = _answer(request, job, opened[job.key], results)
+            connection.send(Answer(value, time.monotonic() - started))
         except Exception as error:  # whatever it is, the other runs go on and it is told in the end
-            connection.send((False, f"{type(error).__name__}: {error}", time.monotonic() - started))
+            connection.send(Answer(None, time.monotonic() - started, f"{type(error).__name__}: {error}"))
+
+
+def _let_answer(job: Job, source: str) -> bool:
+    config = job.config()
+    material = gather_material(open_configured(job.manifest, config), config, sources=[source])
+    if source in material.errors:
+        raise PotstillError(material.errors[source])
+    return True
+
+
+def _answer(request: Request, job: Job, comparison: Comparison, results: Path) -> Any:
+    if request.kind == "left":
+        return [(left, draw.target.split.seed) for left, draw in comparison.left()]
+    if request.kind == "collect":
+        return collect(job, comparison, results)
+    with logged_to(job.output):
+        run = comparison.run(request.name, comparison.draws[request.seed], WholeProgress(no_progress, 1))
+    if run["status"] != "done":
+        raise PotstillError(run["error"])
+    return run["accuracy"]
 
 
 class Workers:
@@ -141,6 +98,7 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
         self._processes = []
+        self._ended: set[int] = set()
         for _ in range(processes):
             here, there = context.Pipe()
             process = context.Process(target=serve, args=(there, list(jobs), threads, results), daemon=True)
@@ -148,15 +106,20 @@ class Workers:
             self._pipes.append(here)
             self._processes.append(process)
 
-    def everywhere(self, requests: Sequence[tuple[str, str, str, int]], *, seconds: float, say: Say) -> list[Any]:
-        """Answers to requests in their order, None for those that failed or were not begun in time.
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the operating system."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
+    def everywhere(self, requests: Sequence[Request], *, seconds: float, say: Say) -> list[Any]:
+        """Values of the answers in the order of the requests, None for those that failed or were not begun in time.
 
         A process takes a request of the job that it served last, else of the job that has most left.
         """
         answers: list[Any] = [None] * len(requests)
         waiting: dict[str, list[int]] = defaultdict(list)
-        for number, (_, key, _, _) in enumerate(requests):
-            waiting[key].append(number)
+        for number, request in enumerate(requests):
+            waiting[request.job].append(number)
         lock, started = threading.Lock(), time.monotonic()
         serving: dict[str, int] = defaultdict(int)
 
@@ -173,29 +136,58 @@ class Workers:
                 serving[key] += 1
                 return waiting[key].pop(0)
 
-        def keep_busy(pipe: Connection) -> None:
+        def keep_busy(worker: int) -> None:
             last = None
-            while (number := next_number(last)) is not None:
-                last = requests[number][1]
-                pipe.send(requests[number])
-                worked, answer, took = pipe.recv()
-                if worked:
-                    answers[number] = answer
-                say(requests[number], worked, answer, took)
+            while worker not in self._ended and (number := next_number(last)) is not None:
+                last = requests[number].job
+                answer = self._asked(worker, requests[number])
+                answers[number] = answer.value
+                say(requests[number], answer)
 
         with ThreadPoolExecutor(len(self._pipes)) as threads:
-            list(threads.map(keep_busy, self._pipes))
+            list(threads.map(keep_busy, range(len(self._pipes))))
         return answers
+
+    def _asked(self, worker: int, request: Request) -> Answer:
+        started = time.monotonic()
+        try:
+            self._pipes[worker].send(request)
+            answer: Answer = self._pipes[worker].recv()
+        except (EOFError, OSError):
+            self._processes[worker].join(timeout=30)
+            self._ended.add(worker)
+            code = self._processes[worker].exitcode
+            return Answer(None, time.monotonic() - started, f"its process ended with {code}; -9 is lack of memory")
+        return answer
 
     def close(self) -> None:
         """Let every process end."""
-        for pipe in self._pipes:
-            pipe.send(None)
+        for worker, pipe in enumerate(self._pipes):
+            if worker not in self._ended:
+                pipe.send(None)
         for process in self._processes:
             process.join(timeout=30)
 
 
-Say = Callable[[tuple[str, str, str, int], bool, Any, float], None]
+Say = Callable[[Request, Answer], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many students were left to train and how many of them are trained now; what failed, and why.
+
+    `unknown` counts the jobs of which is not known what is left, because the time was up or a source failed.
+    """
+
+    left: int
+    trained: int
+    unknown: int
+    failures: dict[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left."""
+        return self.trained == self.left and self.unknown == 0 and not self.failures
 
 
 def train_all(
@@ -206,40 +198,44 @@ def train_all(
     threads: int,
     seconds: float,
     methods: Sequence[str] | None = None,
-) -> bool:
+) -> Outcome:
     """Prepare every job, train what is not finished as far as the time goes, write the results.
 
-    `methods`: those to train now; all, if not given. Whether nothing of it is left.
+    A job with a source that fails is not trained: its zoo would be another one. `methods`: those to train now; all,
+    if not given.
     """
     started, by_key = time.monotonic(), {job.key: job for job in jobs}
+    failures: dict[str, str] = {}
 
-    def say(request: tuple[str, str, str, int], worked: bool, answer: Any, took: float) -> None:
-        kind, key, name, seed = request
-        shown = "failed: " + answer if not worked else f"{100 * answer:.1f}" if isinstance(answer, float) else ""
-        print(f"[{time.monotonic() - started:5.0f} s] {kind} {key} {name} {seed} {shown} ({took:.1f} s)", flush=True)
+    def say(request: Request, answer: Answer) -> None:
+        if answer.error is not None:
+            failures[str(request)] = answer.error
+        accuracy = f"{100 * answer.value:.1f}" if isinstance(answer.value, float) else ""
+        said = accuracy if answer.error is None else f"failed: {answer.error}"
+        print(f"[{time.monotonic() - started:5.0f} s] {request} {said} ({answer.seconds:.1f} s)", flush=True)
+
+    def remaining() -> float:
+        return seconds - (time.monotonic() - started)
 
     workers = Workers(jobs, processes=processes, threads=threads, results=results)
     try:
         # Every source by itself first: otherwise a target's sources would answer one after the other.
-        workers.everywhere(
-            [("ask", job.key, name, 0) for job in jobs for name in load_zoo(job.config().zoo).sources],
-            seconds=seconds,
-            say=say,
-        )
-        asked = [("left", job.key, "", 0) for job in jobs]
-        left = workers.everywhere(asked, seconds=seconds, say=say)
+        asked = [Request("ask", job.key, name) for job in jobs for name in load_zoo(job.config().zoo).sources]
+        worked = workers.everywhere(asked, seconds=remaining(), say=say)
+        short = {request.job for request, each in zip(asked, worked, strict=True) if each is None}
+        ready = [job for job in jobs if job.key not in short]
+        left = workers.everywhere([Request("left", job.key) for job in ready], seconds=remaining(), say=say)
+        known = {job.key: some for job, some in zip(ready, left, strict=True) if some is not None}
         runs = [
-            ("run", job.key, name, seed)
-            for job, some in zip(jobs, left, strict=True)
-            for name, seed in some or ()
+            Request("run", key, name, seed)
+            for key, some in known.items()
+            for name, seed in some
             if methods is None or name in methods
         ]
         # All seeds of a method before the next method: what the time leaves out are the last methods, not seeds.
-        runs.sort(key=lambda run: by_key[run[1]].methods.index(run[2]))
-        remaining = seconds - (time.monotonic() - started)
-        done = workers.everywhere(runs, seconds=remaining, say=say)
-        workers.everywhere([("collect", job.key, "", 0) for job in jobs], seconds=1e9, say=say)
+        runs.sort(key=lambda run: by_key[run.job].methods.index(run.name))
+        trained = workers.everywhere(runs, seconds=remaining(), say=say)
+        workers.everywhere([Request("collect", key) for key in known], seconds=float("inf"), say=say)
     finally:
         workers.close()
-    print(json.dumps({"asked": len(runs), "done": sum(each is not None for each in done), "pid": os.getpid()}))
-    return all(some is not None for some in left) and all(each is not None for each in done)
+    return Outcome(len(runs), sum(each is not None for each in trained), len(jobs) - len(known), failures)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +16,12 @@ import yaml
 from potstill.config import overridden
 from potstill.pipeline.comparison import compare
 from suite import run
+from suite.jobs import Job
 from suite.quick import quick_targets
 from suite.statistics import read_table
 from suite.tasks import TASKS
-from suite.workers import Job, train_all
-from suite.zoo import RECIPES
+from suite.workers import Answer, Request, Workers, train_all
+from suite.zoo import RECIPES, write_zoo
 
 
 def test_the_quick_run_trains_and_compares_students() -> None:
@@ -74,6 +78,12 @@ def test_a_target_is_compared_without_the_sources_that_share_its_classes(
     assert jobs["mnist"].manifest == tmp_path / "tasks" / "mnist" / "target.csv"
 
 
+def test_a_zoo_that_lacks_a_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "zoo").mkdir()
+    with pytest.raises(SystemExit, match="no source lower-case yet"):
+        write_zoo(tmp_path, "mnist", {"mnist"})
+
+
 def sorted_as_in_zoo(job: Job) -> list[str]:
     return [entry["name"] for entry in yaml.safe_load(Path(job.settings["zoo"]).read_text())["sources"]]
 
@@ -94,8 +104,10 @@ def test_several_processes_train_what_compare_would(tmp_path: Path) -> None:
     methods = ("transfer", "nearest", "nearest+warm")
     settings["overrides"] = {"nearest+warm": {"temperature": 2.0}}
     job = Job("quick", target, manifest, tmp_path / "by-workers", methods, 2, settings)
-    assert not train_all([job], tmp_path / "results", processes=2, threads=1, seconds=0.0)  # the time is up at once
-    assert train_all([job], tmp_path / "results", processes=2, threads=1, seconds=600.0)
+    # The time is up at once.
+    assert not train_all([job], tmp_path / "results", processes=2, threads=1, seconds=0.0).complete
+    outcome = train_all([job], tmp_path / "results", processes=2, threads=1, seconds=600.0)
+    assert (outcome.complete, outcome.trained, outcome.failures) == (True, 6, {})
     alone = compare(manifest, tmp_path / "alone", config=job.config(), methods=methods, seeds=2)
     together = json.loads((tmp_path / "results" / "quick" / f"{target}.json").read_text())
     assert together["summary"] == alone["summary"]
@@ -106,3 +118,51 @@ def test_several_processes_train_what_compare_would(tmp_path: Path) -> None:
     assert table.methods == tuple(sorted(methods))
     for method in methods:
         assert table.accuracy(target, method) == pytest.approx(100 * alone["summary"][method]["mean"])
+
+
+def quick_job(folder: Path, **settings: object) -> Job:
+    target, manifest, own = next(iter(quick_targets(folder)))
+    return Job("quick", target, manifest, folder / "runs", ("transfer",), 1, {**own, **settings})
+
+
+def test_a_target_whose_zoo_is_short_of_a_source_is_not_trained(tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    card = {"model": "timm/test_efficientnet", "num_classes": 3, "license": "Apache-2.0"}
+    zoo = {"sources": [{"name": "broken", "weights": "broken.safetensors", **card}]}
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(zoo))
+    job = quick_job(tmp_path, zoo=str(tmp_path / "zoo.yaml"))
+    outcome = train_all([job], tmp_path / "results", processes=1, threads=1, seconds=600.0)
+    assert (outcome.complete, outcome.trained, outcome.unknown) == (False, 0, 1)
+    assert list(outcome.failures) == ["ask quick/scanned-digits broken 0"]
+    assert "broken.safetensors" in outcome.failures["ask quick/scanned-digits broken 0"]
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_process_that_is_killed_is_told_and_its_work_is_left(tmp_path: Path) -> None:
+    workers = Workers([quick_job(tmp_path)], processes=1, threads=1, results=tmp_path / "results")
+    told: list[Answer] = []
+
+    def say(request: Request, answer: Answer) -> None:
+        told.append(answer)
+
+    os.kill(workers.process_ids[0], signal.SIGKILL)
+    asked = [Request("left", "quick/scanned-digits"), Request("collect", "quick/scanned-digits")]
+    assert workers.everywhere(asked, seconds=60.0, say=say) == [None, None]
+    workers.close()
+    assert ["ended with -9" in (answer.error or "") for answer in told] == [True]
+
+
+def test_a_misspelt_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "jobs_of", lambda *arguments: iter([quick_job_without_files()]))
+    for arguments, message in (
+        (["--table", "man"], "Unknown table 'man'. Did you mean 'main'?"),
+        (["--targets", "mnits"], "Unknown target 'mnits'"),
+        (["--methods", "transfre"], "Unknown method 'transfre'. Did you mean 'transfer'?"),
+    ):
+        monkeypatch.setattr("sys.argv", ["run.py", *arguments])
+        with pytest.raises(SystemExit, match=re.escape(message)):
+            run.main()
+
+
+def quick_job_without_files() -> Job:
+    return Job("main", "mnist", Path("target.csv"), Path("runs"), ("transfer",), 1, {})
