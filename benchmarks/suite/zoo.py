@@ -165,9 +165,7 @@ def write_zoo(data: Path, target: str, left_out: set[str]) -> Path:
         if name not in left_out:
             card = data / "zoo" / f"{name}.json"
             if not card.exists():
-                raise SystemExit(
-                    f"There is no source {name} yet: repeat zoo.py until the zoo is complete."
-                )
+                raise SystemExit(f"There is no source {name} yet: repeat zoo.py until the zoo is complete.")
             entries.append(json.loads(card.read_text(encoding="utf-8")))
     entries += [imagenet_entry(model) for model in IMAGENET_MODELS]
     path = data / "zoo" / f"for-{target}.yaml"

@@ -186,6 +186,8 @@ def test_compare_resumes_report_and_paired_statistics(
     by_name = {(run["method"], run["seed"]): run for run in results["runs"]}
     assert by_name["ceiling", 0]["labels_used"] > by_name["transfer", 0]["labels_used"] == 16
     assert by_name["weighted-without-source", 0]["weights"] == {"headless": 1.0}
+    assert by_name["start-nearest", 0]["weights"] == {"headless": 1.0}  # the only one of the student's architecture
+    assert not list(root.glob("*/teacher"))
     assert by_name["transfer", 0]["images_trained"] == 4 * 24
     assert by_name["fixmatch", 0]["images_seen"] > by_name["fixmatch", 0]["images_trained"]
     assert results["references"][0]["name"] == "source-probe"

@@ -68,6 +68,8 @@ def test_a_source_can_be_left_out_of_what_uses_sources() -> None:
         parse_method("fixmatch-without-birds")
     with pytest.raises(UsageError, match="transfer uses no sources"):
         parse_method("transfer-shuffled")
+    with pytest.raises(UsageError, match="start-nearest takes a source's weights alone"):
+        parse_method("start-nearest-shuffled")
     with pytest.raises(UnknownNameError, match="Did you mean 'equal'"):
         parse_method("eqal")
 

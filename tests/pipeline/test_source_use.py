@@ -21,7 +21,7 @@ from potstill.pipeline import comparison, pool_clusters, whole_run
 from potstill.pipeline.methods import parse_method
 from potstill.pipeline.pool_clusters import clusters_of, settle_clusters
 from potstill.pipeline.preparation import Material, cache_dir_of, gather_material, open_configured
-from potstill.pipeline.source_use import source_answers, source_weights
+from potstill.pipeline.source_use import require_usable_sources, source_answers, source_to_start_at, source_weights
 from potstill.types import RankedSource, Ranking, SourceWeights
 
 
@@ -65,6 +65,27 @@ def test_where_no_source_is_related_all_are_trusted_alike(config: RunConfig, cap
     assert "No source has a positive parc score" in caplog.text
     with pytest.raises(WeightingError, match="positive score"):  # in log units 0 means perfect
         source_weights(parse_method("weighted"), ranked("leep"), config)
+
+
+def ranked_in_order(*names: str) -> Ranking:
+    return Ranking("parc", 10, tuple(RankedSource(name, 0.5 - 0.1 * i, {}, 0.0) for i, name in enumerate(names)))
+
+
+def test_what_a_method_needs_of_its_sources_is_noticed_before_training(material: Material, config: RunConfig) -> None:
+    ranking = ranked_in_order("source", "headless")
+    start = parse_method("start-nearest")
+    require_usable_sources(start, ranking, material, config)
+    weights = source_weights(start, ranking, config)
+    assert weights is not None
+    assert source_to_start_at(weights, material, config) == "headless"
+    with pytest.raises(UsageError, match="No source of the zoo is a timm/test_efficientnet with a weights file"):
+        require_usable_sources(parse_method("start-nearest-without-headless"), ranking, material, config)
+    # The stack reads features, so that logits cannot be softened concerns it not; without features it has nothing.
+    cold = replace(config, temperature=0.0, standardise_logits=True)
+    require_usable_sources(parse_method("stacked"), ranking, material, cold)
+    bare = {name: replace(outputs, features=None) for name, outputs in material.outputs.items()}
+    with pytest.raises(UsageError, match="No source has features"):
+        require_usable_sources(parse_method("stacked"), ranking, replace(material, outputs=bare), config)
 
 
 def test_clusters_are_found_once_for_a_pool(

@@ -115,4 +115,6 @@ def parse_method(name: str) -> MethodChoice:
             f"'{name}' says something about sources, but {base} uses no sources. "
             f"Use for instance weighted{WITHOUT}NAME."
         )
+    if shuffled and method.starts_at_source:
+        raise UsageError(f"'{name}' shuffles what sources say of images, but {base} takes a source's weights alone.")
     return MethodChoice(name, base, method, left_out or None, only or None, shuffled)

@@ -14,7 +14,7 @@ import numpy as np
 from potstill.cache import keep_derived, kept_derived
 from potstill.cache.encoding import Arrays
 from potstill.distillation.stacking import STACK_VERSION, Stack, stack_sources
-from potstill.errors import OutputError, UsageError
+from potstill.errors import OutputError
 from potstill.pipeline.pool_views import rows_of
 from potstill.pipeline.preparation import Material
 from potstill.types import Target
@@ -31,25 +31,22 @@ def settle_stack(
     *,
     shuffled: bool = False,
 ) -> Stack:
-    """The stack of those sources that have features, on the labeled images of the label draw.
+    """The stack of the sources, on the labeled images of the label draw.
 
     It is kept beside the outputs of the first source, under a digest of all that it depends on.
 
     Args:
         material: source outputs over the target's images.
         target: the label draw.
-        sources: names.
+        sources: names; each has features.
         pool: image ids in the order of the rows.
         cache_dir: the cache.
         shuffled: give every image the features of another one, the same for all sources.
 
     Raises:
-        UsageError: no source has features.
         CacheError: the kept stack is damaged.
     """
-    names = tuple(name for name in sources if material.outputs[name].features is not None)
-    if not names:
-        raise UsageError("No source has features, so the target's classes cannot be read from them. Use weighted.")
+    names = tuple(sources)
     key = material.outputs[names[0]].key
     kept_as = f"stack-{_digest(material, target, names, pool, shuffled)}"
     arrays = kept_derived(cache_dir, key, kept_as)

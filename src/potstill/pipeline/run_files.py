@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from potstill.training.loop import Trained
 from potstill.types import Evaluation, Ranking, SourceWeights, Target
 
 CHECKPOINT = Path("checkpoints") / "last.safetensors"
+TEACHER = "teacher"
+"""The directory of a student that teaches the one of the run."""
 
 
 def finished_on(directory: Path, target: Target) -> bool:
@@ -69,4 +72,8 @@ def write_outcome(
     )
     # Written last: a directory with results.json is complete.
     write_json(directory / "results.json", record)
-    remove_checkpoints(directory / CHECKPOINT)
+    for owner in (directory, directory / TEACHER):
+        remove_checkpoints(owner / CHECKPOINT)
+    with suppress(OSError):  # there was no teacher
+        (directory / TEACHER / CHECKPOINT).parent.rmdir()
+        (directory / TEACHER).rmdir()

@@ -70,12 +70,16 @@ def require_usable_sources(choice: MethodChoice, ranking: Ranking, material: Mat
     """Notice before anything is trained that a method cannot use its sources as the configuration asks.
 
     Raises:
-        UsageError: a source that the method takes cannot be softened so.
+        UsageError: a source that the method takes cannot be softened so, none has features, or none can be started at.
         UnknownNameError, WeightingError: as in `source_weights`.
     """
     weights = source_weights(choice, ranking, config)
     config = overridden(config, choice.name, choice.base)
-    for name in weights.used if weights else ():
+    if weights is not None and choice.method.taught_by == "stack":
+        stackable_sources(weights, material)
+    if weights is not None and choice.method.starts_at_source:
+        source_to_start_at(weights, material, config)
+    for name in weights.used if weights and choice.method.imitates else ():
         outputs = material.outputs[name]
         if outputs.logits is None:  # clusters can be softened in any way
             require_features(outputs)
@@ -84,6 +88,31 @@ def require_usable_sources(choice: MethodChoice, ranking: Ranking, material: Mat
             require_softening(outputs.logits, temperature=config.temperature, standardise=config.standardise_logits)
         except UsageError as error:
             raise UsageError(f"{choice.name} cannot use source {name}. {error}") from None
+
+
+def stackable_sources(weights: SourceWeights, material: Material) -> tuple[str, ...]:
+    """The used sources that have features.
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = tuple(name for name in weights.used if material.outputs[name].features is not None)
+    if not names:
+        raise UsageError("No source has features, so the target's classes cannot be read from them. Use weighted.")
+    return names
+
+
+def source_to_start_at(weights: SourceWeights, material: Material, config: RunConfig) -> str:
+    """The best-ranked source that has the student's architecture and a weights file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for name in weights.values:
+        spec = material.zoo.sources[name]
+        if spec.model == config.student and spec.weights is not None:
+            return name
+    raise UsageError(f"No source of the zoo is a {config.student} with a weights file, so no student can start at one.")
 
 
 def _why_unscored(row: RankedSource, metric: str) -> str | None:

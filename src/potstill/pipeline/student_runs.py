@@ -17,7 +17,7 @@ from potstill.pipeline.pool_clusters import settle_clusters
 from potstill.pipeline.pool_stack import settle_stack
 from potstill.pipeline.preparation import Material, cache_dir_of, student_preprocessing
 from potstill.pipeline.run_files import write_outcome, write_plan
-from potstill.pipeline.source_use import source_weights
+from potstill.pipeline.source_use import source_to_start_at, source_weights, stackable_sources
 from potstill.pipeline.student_evaluation import evaluate_student
 from potstill.pipeline.student_training import fit_probe_student
 from potstill.pipeline.together import train_together
@@ -74,16 +74,18 @@ def train_method(
         weights = drop_weak(weights, minimum=config.min_weight)
     stack = None
     if choice.method.taught_by == "stack" and weights is not None:
-        pool = tuple(sorted(target.split.pool))
-        stack = settle_stack(material, target, weights.used, pool, cache_dir_of(config), shuffled=choice.shuffled)
+        pool, names = tuple(sorted(target.split.pool)), stackable_sources(weights, material)
+        stack = settle_stack(material, target, names, pool, cache_dir_of(config), shuffled=choice.shuffled)
         weights = drop_weak(SourceWeights("stack", stack.shares), minimum=config.min_weight)
+    if choice.method.starts_at_source and weights is not None:
+        weights = SourceWeights("nearest", {source_to_start_at(weights, material, config): 1.0})
     preprocessing = student_preprocessing(config)
     write_plan(directory, target, material, ranking, weights, config)
     started = time.monotonic()
     if choice.method.rows is None:
         trained = fit_probe_student(target, config, preprocessing, progress)
     else:
-        if weights is not None and process_count() > 1:
+        if weights is not None and choice.method.imitates and process_count() > 1:
             # Before the others are told to train: they read what is kept.
             settle_clusters(material, weights.used, tuple(sorted(target.split.pool)), cache_dir_of(config))
         trained = train_together(

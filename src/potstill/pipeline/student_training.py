@@ -20,7 +20,6 @@ from potstill.config import MACHINE_FIELDS, RunConfig
 from potstill.data import VIEW_VERSION, ViewDataset, split_digest, target_fingerprint
 from potstill.distillation.answers import SourceAnswers
 from potstill.distillation.clusters import Clusters
-from potstill.errors import UsageError
 from potstill.models import features_of
 from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.objectives import objective_of
@@ -28,7 +27,7 @@ from potstill.pipeline.pool_clusters import settle_clusters
 from potstill.pipeline.pool_stack import settle_stack
 from potstill.pipeline.pool_views import pool_views, rows_of
 from potstill.pipeline.preparation import Material, cache_dir_of, explained_memory, with_stored_views
-from potstill.pipeline.run_files import CHECKPOINT
+from potstill.pipeline.run_files import CHECKPOINT, TEACHER
 from potstill.pipeline.source_use import source_answers
 from potstill.sources.opening import file_sha256
 from potstill.training.batches import BatchPlan, TrainingBatches
@@ -77,7 +76,7 @@ def train_gradients(
             None,
             config,
             preprocessing,
-            directory=directory / "teacher",
+            directory=directory / TEACHER,
             progress=progress,
         )
         target_probs = _probs_of_teacher(teacher.model, target, pool, dataset)
@@ -85,9 +84,7 @@ def train_gradients(
     student = build_student(
         config.student,
         len(target.classes),
-        weights=_source_to_start_at(material, weights, config)
-        if choice.method.starts_at_source and weights
-        else config.student_weights,
+        weights=_weights_of_start(choice, material, weights) or config.student_weights,
         source_classes=answers.num_classes if answers else {},
         image_size=preprocessing.image_size,
         seed=target.split.seed,
@@ -153,18 +150,12 @@ def _plain_batches(dataset: ViewDataset, rows: npt.NDArray[np.int64]) -> Iterato
         yield dataset.views(some, "plain", epoch=np.zeros_like(some), draw=0)
 
 
-def _source_to_start_at(material: Material, weights: SourceWeights, config: RunConfig) -> Path:
-    """The weights file of the best-ranked source that has the student's architecture.
-
-    Raises:
-        UsageError: there is none.
-    """
-    for name in weights.values:
-        spec = material.zoo.sources[name]
-        if spec.model == config.student and spec.weights is not None:
-            log.info("the student starts from the weights of %s", name)
-            return spec.weights
-    raise UsageError(f"No source of the zoo is a {config.student} with a weights file, so no student can start at one.")
+def _weights_of_start(choice: MethodChoice, material: Material, weights: SourceWeights | None) -> Path | None:
+    """The weights file of the source that the student starts at, if it starts at one."""
+    if weights is None or not choice.method.starts_at_source:
+        return None
+    (name,) = weights.used
+    return material.zoo.sources[name].weights
 
 
 def _batches(

@@ -73,7 +73,8 @@ def train_together(
         raise UsageError("Several processes train together through the commands: torchrun ... -m potstill distill ...")
     # What takes long happens once, here, while nobody waits in a collective call.
     pool_views(target, config, preprocessing, progress)
-    with_stored_views(material, target, weights.used if weights else (), config, progress)
+    if weights is not None and choice.method.imitates:
+        with_stored_views(material, target, weights.used, config, progress)
     file = (directory / TASK).resolve()
     task = TrainingTask(choice.name, target, weights, config, preprocessing, directory.resolve())
     write_bytes(file, task_bytes(task))
