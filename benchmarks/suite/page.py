@@ -39,6 +39,7 @@ def tables_of(results: Path, protocol: Mapping[str, Any]) -> dict[str, str]:
         "progress": _progress(results, protocol),
         "sweep": _sweep(results / "sweep"),
         "trials": _trials(results / "trials.json"),
+        "stack-weights": _stack_weights(results / "stack_weights.json"),
     }
     saturated = too_easy(read_table(results / "main"))
     found["too-easy"] = _too_easy(saturated)
@@ -207,6 +208,21 @@ def _trials(file: Path) -> str:
         for each in trials
     ]
     return table(["what differed", *targets], rows)
+
+
+def _stack_weights(file: Path) -> str:
+    """Mean test accuracy over development targets of every scheme, and that of each target."""
+    if not file.exists():
+        return UNMEASURED
+    found = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    share, count = ([row for row in found if key in row] for key in ("label_fraction", "labels_per_class"))
+    rows = []
+    for scheme in found[0]["accuracy"]:
+        means = [np.mean([row["accuracy"][scheme] for row in rows_of]) for rows_of in (share, count)]
+        each = [row["accuracy"][scheme] for row in share]
+        rows.append([f"`{scheme}`", *(f"{100 * value:.1f}" for value in (*means, *each))])
+    titles = ["weight of a source", "mean, 20 %", "mean, 4 a class", *(f"{row['target']}, 20 %" for row in share)]
+    return table(titles, rows)
 
 
 def _cost(folder: Path, methods: Sequence[str]) -> str:

@@ -16,11 +16,11 @@ from potstill.probes import assign_folds, fit_probe, fit_temperature, held_out_l
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
-STACK_VERSION = 1
+STACK_VERSION = 2
 """Of the numbers below and the procedure: a kept stack of another version is not taken over."""
 
-POWER = 8
-"""Of the held-out accuracy of a source in its weight: half the accuracy of the best one counts 1/256."""
+POWER = 2
+"""Of a source's merit in its weight: half the accuracy and half the probability of the best one count 1/16."""
 MOST_JUDGED = 1000
 """Labeled images on which a source is judged; the cost grows with their third power."""
 FOLDS = 4
@@ -95,8 +95,10 @@ def stack_sources(
     """Fit the stack of the sources on the labeled images and apply it to the pool.
 
     Each source's features are standardised over the pool and each image's get length 1, so that a source counts by its
-    directions and not by its scale. A source weighs `(a_s / max a)^8`, a_s being the accuracy of its own probe on
-    labeled images that were held out with their groups; weighted features are joined, and one probe is fitted on them.
+    directions and not by its scale. A source weighs `(m_s / max m)^2`. Its merit `m_s = a_s exp(-l_s)` is the accuracy
+    of its own probe on labeled images that were held out with their groups, times the geometric mean of the probability
+    that the probe gives to their labels, l_s being its cross-entropy in nats: with few labels the accuracy alone says
+    little. Weighted features are joined, and one probe is fitted on them.
     Then neighbours in the joint features share their predictions. How much they do, and how certain the result may be,
     is chosen on labels that neither probe nor neighbours have seen: a quarter of the groups at a time. With one label a
     class nothing can be held out: all sources weigh the same, and nothing is shared.
@@ -146,20 +148,25 @@ def _of_length_one(values: Floats) -> Floats:
 def _weights(directions: Mapping[str, Floats], known: _Labeled) -> dict[str, float]:
     """Of each source; the best one's is 1."""
     judged = known.only(_judged_rows(known.labels))
-    accuracies = {name: _held_out_accuracy(each[judged.rows], judged) for name, each in directions.items()}
-    best = max(accuracies.values())
+    merits = {name: _merit(each[judged.rows], judged) for name, each in directions.items()}
+    best = max(merits.values())
     if best == 0:
         return dict.fromkeys(directions, 1.0)
-    return {name: (accuracy / best) ** POWER for name, accuracy in accuracies.items()}
+    return {name: (merit / best) ** POWER for name, merit in merits.items()}
 
 
-def _held_out_accuracy(features: Floats, known: _Labeled) -> float:
-    """By a probe that left an image's group out; 0 if no class has two images."""
+def _merit(features: Floats, known: _Labeled) -> float:
+    """Of a probe that left an image's group out, accuracy times the geometric mean of the label's probability.
+
+    0 if no class has two images.
+    """
     judged = np.bincount(known.labels)[known.labels] > 1
     if not judged.any():
         return 0.0
-    logits = held_out_logits(features, known.labels, known.num_classes, groups=known.groups)
-    return float((logits.argmax(axis=1) == known.labels)[judged].mean())
+    logits = held_out_logits(features, known.labels, known.num_classes, groups=known.groups)[judged]
+    labels = known.labels[judged]
+    log_probs = log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+    return float((logits.argmax(axis=1) == labels).mean() * np.exp(log_probs.mean()))
 
 
 def _finished(joined: Floats, known: _Labeled) -> tuple[Floats, _Finish]:

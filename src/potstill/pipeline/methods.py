@@ -43,6 +43,7 @@ class Method:
     pool image probabilities of the target's classes before the student trains: the stack of the sources, or a student
     that learnt the labels alone. `starts_at_source`: the student's initial weights are those of the best-ranked source
     of its architecture. `reads_hidden_labels`: all labels of the pool are visible to it.
+    `chooses`: it stands for another method, which is chosen on the label draw.
     """
 
     rows: Callable[[RunConfig], BatchPlan] | None
@@ -50,11 +51,13 @@ class Method:
     taught_by: Literal["stack", "student"] | None = None
     starts_at_source: bool = False
     reads_hidden_labels: bool = False
+    chooses: bool = False
 
     @property
     def imitates(self) -> bool:
         """Whether the student learns each source's answers over the source's own classes."""
-        return self.scheme is not None and self.taught_by is None and not self.starts_at_source
+        others = self.taught_by is not None or self.starts_at_source or self.chooses
+        return self.scheme is not None and not others
 
 
 METHODS: dict[str, Method] = {
@@ -70,6 +73,7 @@ METHODS: dict[str, Method] = {
     "self-distilled": Method(_labeled_and_strong_rows, taught_by="student"),
     "start-nearest": Method(_labeled_rows, scheme="equal", starts_at_source=True),
     "ceiling": Method(_labeled_rows, reads_hidden_labels=True),
+    "auto": Method(_labeled_and_strong_rows, scheme="equal", chooses=True),
 }
 
 

@@ -53,7 +53,7 @@ def judge_relatedness(material: Material, target: Target, ranking: Ranking, conf
             f"Some classes have a single labeled image: too few to tell whether {names[0]}, which ranks first, is "
             "really related. The weights follow the similarity scores alone.",
         )
-    own = _right_out_of_fold(_student_features(target, ids, config), labels, target)
+    own = _right_out_of_fold(student_features(target, ids, config), labels, target)
     right = {name: _right_out_of_fold(_source_features(material, name, ids), labels, target) for name in names}
     best = max(names, key=lambda name: right[name].mean())
     difference = right[best].astype(float) - own
@@ -88,7 +88,8 @@ def _source_features(material: Material, name: str, ids: Sequence[str]) -> npt.N
     return np.asarray(outputs.features[outputs.rows(ids)], dtype=np.float64)
 
 
-def _student_features(target: Target, ids: Sequence[str], config: RunConfig) -> npt.NDArray[np.float64]:
+def student_features(target: Target, ids: Sequence[str], config: RunConfig) -> npt.NDArray[np.float64]:
+    """Features `(len(ids), D)` of images by the student as it is before training."""
     weights: Path | None = config.student_weights
     model = create_model(
         config.student,

@@ -12,6 +12,7 @@ from potstill.config import RunConfig, overridden
 from potstill.data import split_digest, target_fingerprint
 from potstill.deployment.student_directory import SavedStudent, load_student, save_student
 from potstill.evaluation import model_cost
+from potstill.pipeline.automatic import choose_method
 from potstill.pipeline.methods import parse_method
 from potstill.pipeline.pool_clusters import settle_clusters
 from potstill.pipeline.pool_stack import settle_stack
@@ -64,7 +65,11 @@ def train_method(
         weights: source weights instead of those that the method makes from the ranking; weak ones are dropped alike.
         progress: told after each step.
     """
-    choice = parse_method(method)
+    choice, automatic = parse_method(method), None
+    if choice.method.chooses:
+        automatic = choose_method(choice, target, material, ranking, config)
+        choice = parse_method(automatic.method)
+        log.info("%s is %s: %s", method, automatic.method, automatic.reason)
     if choice.method.reads_hidden_labels:
         target = _with_all_labels(target)
     config = overridden(config, choice.name, choice.base)
@@ -113,6 +118,7 @@ def train_method(
         "student": {"name": name, **model_cost(trained.model, preprocessing.image_size)},
         "weights": dict(weights.values) if weights else None,
         **({"stack": stack.record()} if stack else {}),
+        **({"chosen": automatic.method, "reason": automatic.reason} if automatic else {}),
         "split_sha256": split_digest(target),
         "data_sha256": target_fingerprint(target),
     }

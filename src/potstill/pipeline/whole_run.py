@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from potstill.errors import DataError, UsageError
 from potstill.pipeline.methods import parse_method
 from potstill.pipeline.preparation import Material, gather_material, open_configured
 from potstill.pipeline.ranking import rank_material, ranking_record, with_companions
-from potstill.pipeline.relatedness import Relatedness, judge_relatedness
+from potstill.pipeline.relatedness import judge_relatedness
 from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
 from potstill.pipeline.source_use import require_usable_sources
@@ -52,7 +53,7 @@ def run(
         data: the target.
         output: the run directory.
         config: settings.
-        method: a method, or `auto`: `weighted` unless no source is clearly related, then `fixmatch`.
+        method: a method; `auto` chooses one (see `automatic.choose_method`), in a cross-validation for each student.
         overwrite: start again where a run is.
         resume: go on where a run is.
         cross_validate: True or False to decide it; None decides by the size of the test part.
@@ -61,8 +62,7 @@ def run(
     Returns:
         The content of results.json, with `findings` in words.
     """
-    if method != AUTO:
-        parse_method(method)
+    parse_method(method)
     claim_directory(output, overwrite=overwrite, resume=resume)
     with logged_to(output):
         return _run(data, output, config, method, cross_validate, progress)
@@ -78,7 +78,6 @@ def _run(
     material = gather_material(target, config, progress)
     ranking = rank_material(material, target, with_companions(config), progress=progress)
     verdict = judge_relatedness(material, target, ranking, config)
-    chosen = _choose(method, verdict, target)
     write_json(output / "ranking.json", ranking_record(ranking, material))
     final = _all_labels_for_training(target) if small else target
     folds = _draw_folds(material, final, config, output) if small else []
@@ -87,15 +86,15 @@ def _run(
     done = finished_on(output, final)
     waiting = [fold.ranking for fold in folds if fold.ranking is not None] + ([] if done else [ranking])
     for each in waiting:
-        require_usable_sources(parse_method(chosen), each, material, config)
+        require_usable_sources(parse_method(method), each, material, config)
     announce_students(len(waiting), config)
-    validation = _cross_validate(chosen, material, folds, progress) if small else None
+    validation = _cross_validate(method, material, folds, progress) if small else None
     record = (
         read_json(output / "results.json")
         if done
-        else train_method(chosen, final, material, ranking, config, directory=output, progress=progress).record
+        else train_method(method, final, material, ranking, config, directory=output, progress=progress).record
     )
-    findings = [*target.notes, verdict.sentence, _choice_sentence(method, chosen), reason]
+    findings = [*target.notes, verdict.sentence, _choice_sentence(record), reason]
     record = {**record, "schema": 1, "target": target.name, "classes": list(target.classes), "findings": findings}
     if validation:
         record = {**record, "cross_validation": validation}
@@ -127,23 +126,10 @@ def _decide_validation(target: Target, config: RunConfig, asked: bool | None) ->
     )
 
 
-def _choose(method: str, verdict: Relatedness, target: Target) -> str:
-    if method != AUTO:
-        return method
-    if verdict.related is False:
-        return "fixmatch" if target.split.unlabeled else "transfer"
-    return "weighted"
-
-
-def _choice_sentence(asked: str, chosen: str) -> str:
-    if asked != AUTO:
-        return f"Method: {chosen}, as asked."
-    reasons = {
-        "weighted": "the sources are distilled, weighted by similarity",
-        "fixmatch": "the unlabeled images are used without sources",
-        "transfer": "only labeled images are there to learn from",
-    }
-    return f"Method: {chosen}; {reasons[chosen]}."
+def _choice_sentence(record: Mapping[str, Any]) -> str:
+    if "chosen" not in record:
+        return f"Method: {record['method']}, as asked."
+    return f"Method: {record['chosen']}; {record['reason']}."
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""How should the stack weigh its sources? Schemes side by side on development targets; no student is trained.
+
+    python benchmarks/suite/stack_weights.py     # 10 minutes of a core, once the sources have answered
+
+A probe is fitted on the joint features of the sources, weighted by a scheme, and asked about the test part. Written to
+benchmarks/results/suite/stack_weights.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import yaml
+from scipy.special import log_softmax, softmax
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from potstill.data import redraw_labels  # noqa: E402
+from potstill.distillation.stacking import unit_directions  # noqa: E402
+from potstill.pipeline.preparation import Material, gather_material, open_configured  # noqa: E402
+from potstill.probes import fit_probe, held_out_logits, probe_logits  # noqa: E402
+from potstill.types import Target  # noqa: E402
+from suite.run import PROTOCOL, RESULTS, jobs_of  # noqa: E402
+from suite.zoo import DATA  # noqa: E402
+
+TARGETS = ("lower-case", "clip-art", "parts-of-buildings", "scanned-digits", "units")
+LABELS: tuple[dict[str, Any], ...] = ({"label_fraction": 0.2}, {"labels_per_class": 4})
+DRAWS = 5
+Floats = npt.NDArray[np.float64]
+
+# From held-out accuracy and cross-entropy in nats `(S,)` of the sources' own probes to weights; only ratios count.
+SCHEMES: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "all alike": lambda accuracy, loss: np.ones_like(accuracy),
+    "accuracy^4": lambda accuracy, loss: accuracy**4,
+    "accuracy^8": lambda accuracy, loss: accuracy**8,
+    "accuracy^16": lambda accuracy, loss: accuracy**16,
+    "exp(-loss)^2": lambda accuracy, loss: np.exp(-2 * loss),
+    "exp(-loss)^4": lambda accuracy, loss: np.exp(-4 * loss),
+    "exp(-loss)^8": lambda accuracy, loss: np.exp(-8 * loss),
+    "(accuracy exp(-loss))^2": lambda accuracy, loss: (accuracy * np.exp(-loss)) ** 2,
+    "(accuracy exp(-loss))^4": lambda accuracy, loss: (accuracy * np.exp(-loss)) ** 4,
+}
+
+
+def accuracies(material: Material, target: Target) -> dict[str, float]:
+    """Scheme -> accuracy on the test part, on one label draw."""
+    pool, test, labeled = sorted(target.split.pool), list(target.split.test), target.split.labeled
+    position = {image_id: row for row, image_id in enumerate(pool)}
+    rows, labels = np.array([position[image_id] for image_id in labeled]), target.labels_of(labeled)
+    groups = [target.groups.get(image_id, image_id) for image_id in labeled]
+    judged = np.bincount(labels)[labels] > 1
+    directions, accuracy, loss = [], [], []
+    for outputs in material.outputs.values():
+        if outputs.features is not None:
+            found = unit_directions(np.asarray(outputs.features[outputs.rows((*pool, *test))]))
+            logits = held_out_logits(found[rows], labels, len(target.classes), groups=groups)
+            log_probs = log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+            directions.append(found)
+            accuracy.append((logits.argmax(axis=1) == labels)[judged].mean())
+            loss.append(-log_probs[judged].mean())
+    right = {}
+    for name, scheme in SCHEMES.items():
+        weights = scheme(np.array(accuracy), np.array(loss))
+        scales = np.sqrt(weights / weights.max()).astype(np.float32)
+        joined = np.concatenate([scale * each for scale, each in zip(scales, directions, strict=True)], axis=1)
+        probe = fit_probe(joined[rows], labels, len(target.classes), groups=groups)
+        probs = softmax(probe_logits(probe, joined[len(pool) :]), axis=1)
+        right[name] = float((probs.argmax(axis=1) == target.labels_of(tuple(test))).mean())
+    return right
+
+
+def measure(data: Path) -> Iterator[dict[str, Any]]:
+    """A row for each target and number of labels: mean test accuracy of every scheme."""
+    protocol = yaml.safe_load(PROTOCOL.read_text(encoding="utf-8"))
+    table: Mapping[str, Any] = {"targets": list(TARGETS), "seeds": 1, "settings": {}, "methods": ["stacked"]}
+    for job in jobs_of({**protocol, "tables": {"weights": table}}, "weights", data, "cpu"):
+        config = job.config()
+        material = gather_material(open_configured(job.manifest, config), config)
+        if material.errors:
+            raise SystemExit(f"{job.target}: {material.errors}")
+        for labels in LABELS:
+            found = [accuracies(material, redraw_labels(material.target, seed, **labels)) for seed in range(DRAWS)]
+            means = {name: float(np.mean([each[name] for each in found])) for name in SCHEMES}
+            yield {"target": job.target, **labels, "draws": DRAWS, "accuracy": means}
+            print(job.target, labels, {name: round(100 * mean, 1) for name, mean in means.items()}, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = list(measure(arguments.data))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    file = RESULTS / "stack_weights.json"
+    file.write_text(json.dumps({"schema": 1, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What `auto` stands for: the sources where they know more than the student does, else the labels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from potstill.config import RunConfig, build_config
+from potstill.data import redraw_labels
+from potstill.pipeline import automatic
+from potstill.pipeline.automatic import AutomaticChoice, choose_method
+from potstill.pipeline.methods import parse_method
+from potstill.pipeline.preparation import Material, gather_material, open_configured
+from potstill.pipeline.student_runs import train_method
+from potstill.types import RankedSource, Ranking, Target
+
+
+@pytest.fixture
+def config(models: Path, tmp_path: Path) -> RunConfig:
+    return build_config(
+        {
+            "zoo": str(models / "zoo.yaml"),
+            "cache_dir": tmp_path / "cache",
+            "student": "timm/test_efficientnet",
+            "student_weights": models / "student.safetensors",
+            "image_size": 32,
+            "steps": 2,
+            "batch_size": 24,
+            "offline": True,
+            "precision": "float32",
+            "memory_format": "contiguous",
+            "device": "cpu",
+        }
+    )
+
+
+@pytest.fixture
+def material(digits: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Material:
+    """Sources of which one knows the classes of all images and one knows nothing; the student half knows them."""
+    gathered = gather_material(open_configured(digits, config), config)
+    target, rng = gathered.target, np.random.default_rng(0)
+    known = {**target.labels, **target.hidden_labels}
+    outputs = {}
+    for name, each in gathered.outputs.items():
+        telling = np.eye(len(target.classes))[[known[image_id] for image_id in each.image_ids]]
+        features = {"source": 3 * telling, "headless": 0 * telling}[name] + rng.normal(0, 0.5, telling.shape)
+        # The key stands for what a source says, and so for its kept stack.
+        outputs[name] = replace(each, features=features.astype(np.float32))
+
+    def student_features(target: Target, ids: Sequence[str], config: RunConfig) -> np.ndarray:
+        telling = np.eye(len(target.classes))[[known[image_id] for image_id in ids]]
+        return telling + np.random.default_rng(1).normal(0, 0.5, telling.shape)
+
+    monkeypatch.setattr(automatic, "student_features", student_features)
+    return replace(gathered, outputs=outputs)
+
+
+def drawn(material: Material, per_class: int = 6) -> Target:
+    return redraw_labels(material.target, 0, labels_per_class=per_class)
+
+
+def chosen(name: str, material: Material, config: RunConfig, target: Target | None = None) -> AutomaticChoice:
+    ranking = Ranking("parc", 10, tuple(RankedSource(each, 0.5, {}, 0.0) for each in material.outputs))
+    return choose_method(parse_method(name), target or drawn(material), material, ranking, config)
+
+
+def test_sources_that_know_the_classes_are_stacked(material: Material, config: RunConfig) -> None:
+    found = chosen("auto-only-source", material, config)
+    assert found.method == "stacked-only-source", found.reason
+    assert "know your classes better" in found.reason
+
+
+@pytest.mark.parametrize("name", ["auto-only-headless", "auto-shuffled"])
+def test_sources_that_know_nothing_are_left_alone(name: str, material: Material, config: RunConfig) -> None:
+    found = chosen(name, material, config)
+    assert found.method == "transfer"
+    assert "no better than the student" in found.reason
+
+
+def test_where_nothing_can_be_judged_the_reason_says_so(material: Material, config: RunConfig) -> None:
+    assert chosen("auto", material, config, drawn(material, 1)).reason.startswith("the labels are too few")
+    bare = {name: replace(outputs, features=None) for name, outputs in material.outputs.items()}
+    assert chosen("auto", replace(material, outputs=bare), config).method == "weighted"
+    nothing = Ranking("parc", 10, ())
+    assert choose_method(parse_method("auto"), drawn(material), material, nothing, config).method == "transfer"
+    whole = drawn(material)
+    split = replace(whole.split, labeled=tuple(sorted(whole.split.pool)), unlabeled=())
+    labels = {**whole.labels, **whole.hidden_labels}
+    all_labeled = replace(whole, split=split, labels=labels, hidden_labels={})
+    assert chosen("auto-only-source", material, config, all_labeled).method == "weighted-only-source"
+
+
+def test_the_choice_stands_in_the_record(material: Material, config: RunConfig, tmp_path: Path) -> None:
+    ranking = Ranking("parc", 10, tuple(RankedSource(each, 0.5, {}, 0.0) for each in material.outputs))
+    run = train_method("auto-only-source", drawn(material), material, ranking, config, directory=tmp_path / "run")
+    assert (run.record["method"], run.record["chosen"]) == ("auto-only-source", "stacked-only-source")
+    assert run.record["weights"] == {"source": 1.0}
