@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from suite.build import CHECKSUMS  # noqa: E402
+from suite.development_tables import guard_table, stack_weights_table, sweep_table, trials_table  # noqa: E402
 from suite.run import PROTOCOL, RESULTS  # noqa: E402
 from suite.statistics import Estimate, Table, read_table  # noqa: E402
 from suite.tasks import TASKS  # noqa: E402
@@ -37,9 +38,10 @@ def tables_of(results: Path, protocol: Mapping[str, Any]) -> dict[str, str]:
     """Markdown of every table by its name; of one that was not run yet, a sentence that says so."""
     found = {
         "progress": _progress(results, protocol),
-        "sweep": _sweep(results / "sweep"),
-        "trials": _trials(results / "trials.json"),
-        "stack-weights": _stack_weights(results / "stack_weights.json"),
+        "sweep": sweep_table(results / "sweep"),
+        "trials": trials_table(results / "trials.json"),
+        "guard": guard_table(results / "guard.json"),
+        "stack-weights": stack_weights_table(results / "stack_weights.json"),
     }
     saturated = too_easy(read_table(results / "main"))
     found["too-easy"] = _too_easy(saturated)
@@ -180,49 +182,6 @@ def _gap(folder: Path, left_out: Collection[str]) -> str:
     ]
     rows.append(row("mean over kinds, without too easy ones", compared.means(left_out).values(), ""))
     return table(["target", *(f"`{method}`" for method in methods), "share of the gap", "label draws"], rows)
-
-
-def _sweep(folder: Path) -> str:
-    """Mean over the development targets of every trial that was finished on all of them."""
-    whole = read_table(folder)
-    if not whole.targets:
-        return UNMEASURED
-    means = whole.means()
-    rows = []
-    for method in dict.fromkeys(name.partition("+")[0] for name in whole.methods):
-        trials = [f"{means[name]:.1f}" for name in whole.methods if name.partition("+")[0] == method]
-        rows.append([f"`{method}`", *trials, *[""] * (3 - len(trials))])
-    return table(["method", "trial 1", "trial 2", "trial 3"], rows)
-
-
-def _trials(file: Path) -> str:
-    if not file.exists():
-        return UNMEASURED
-    trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
-    targets = sorted({target for each in trials for target in each["accuracy"]})
-    rows = [
-        [
-            each["what"],
-            *(f"{100 * each['accuracy'][target]:.1f}" if target in each["accuracy"] else "" for target in targets),
-        ]
-        for each in trials
-    ]
-    return table(["what differed", *targets], rows)
-
-
-def _stack_weights(file: Path) -> str:
-    """Mean test accuracy over development targets of every scheme, and that of each target."""
-    if not file.exists():
-        return UNMEASURED
-    found = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    share, count = ([row for row in found if key in row] for key in ("label_fraction", "labels_per_class"))
-    rows = []
-    for scheme in found[0]["accuracy"]:
-        means = [np.mean([row["accuracy"][scheme] for row in rows_of]) for rows_of in (share, count)]
-        each = [row["accuracy"][scheme] for row in share]
-        rows.append([f"`{scheme}`", *(f"{100 * value:.1f}" for value in (*means, *each))])
-    titles = ["weight of a source", "mean, 20 %", "mean, 4 a class", *(f"{row['target']}, 20 %" for row in share)]
-    return table(titles, rows)
 
 
 def _cost(folder: Path, methods: Sequence[str]) -> str:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import yaml
 from scipy.special import log_softmax, softmax
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,14 +25,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from potstill.data import redraw_labels  # noqa: E402
 from potstill.distillation.stacking import unit_directions  # noqa: E402
-from potstill.pipeline.preparation import Material, gather_material, open_configured  # noqa: E402
+from potstill.pipeline.preparation import Material  # noqa: E402
 from potstill.probes import fit_probe, held_out_logits, probe_logits  # noqa: E402
 from potstill.types import Target  # noqa: E402
-from suite.run import PROTOCOL, RESULTS, jobs_of  # noqa: E402
+from suite.development import LABELS, development_materials  # noqa: E402
+from suite.run import RESULTS  # noqa: E402
 from suite.zoo import DATA  # noqa: E402
 
-TARGETS = ("lower-case", "clip-art", "parts-of-buildings", "scanned-digits", "units")
-LABELS: tuple[dict[str, Any], ...] = ({"label_fraction": 0.2}, {"labels_per_class": 4})
 DRAWS = 5
 Floats = npt.NDArray[np.float64]
 
@@ -80,18 +78,12 @@ def accuracies(material: Material, target: Target) -> dict[str, float]:
 
 def measure(data: Path) -> Iterator[dict[str, Any]]:
     """A row for each target and number of labels: mean test accuracy of every scheme."""
-    protocol = yaml.safe_load(PROTOCOL.read_text(encoding="utf-8"))
-    table: Mapping[str, Any] = {"targets": list(TARGETS), "seeds": 1, "settings": {}, "methods": ["stacked"]}
-    for job in jobs_of({**protocol, "tables": {"weights": table}}, "weights", data, "cpu"):
-        config = job.config()
-        material = gather_material(open_configured(job.manifest, config), config)
-        if material.errors:
-            raise SystemExit(f"{job.target}: {material.errors}")
+    for name, _, material in development_materials(data):
         for labels in LABELS:
             found = [accuracies(material, redraw_labels(material.target, seed, **labels)) for seed in range(DRAWS)]
-            means = {name: float(np.mean([each[name] for each in found])) for name in SCHEMES}
-            yield {"target": job.target, **labels, "draws": DRAWS, "accuracy": means}
-            print(job.target, labels, {name: round(100 * mean, 1) for name, mean in means.items()}, flush=True)
+            means = {scheme: float(np.mean([each[scheme] for each in found])) for scheme in SCHEMES}
+            yield {"target": name, **labels, "draws": DRAWS, "accuracy": means}
+            print(name, labels, {scheme: round(100 * mean, 1) for scheme, mean in means.items()}, flush=True)
 
 
 def main() -> None:

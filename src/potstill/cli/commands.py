@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DEFAULT_METHODS = "transfer,probe,fixmatch,nearest,equal,weighted,ceiling"
+DEFAULT_METHODS = "transfer,probe,fixmatch,nearest,equal,weighted,stacked,ceiling"
 
 
 def _show_version(asked: bool) -> None:

@@ -1,0 +1,69 @@
+"""Tables of docs/results.md that tell how our method and the settings were found: development targets alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from suite.statistics import read_table
+from tables import UNMEASURED, table
+
+
+def sweep_table(folder: Path) -> str:
+    """Mean over the development targets of every trial that was finished on all of them."""
+    whole = read_table(folder)
+    if not whole.targets:
+        return UNMEASURED
+    means = whole.means()
+    rows = []
+    for method in dict.fromkeys(name.partition("+")[0] for name in whole.methods):
+        trials = [f"{means[name]:.1f}" for name in whole.methods if name.partition("+")[0] == method]
+        rows.append([f"`{method}`", *trials, *[""] * (3 - len(trials))])
+    return table(["method", "trial 1", "trial 2", "trial 3"], rows)
+
+
+def trials_table(file: Path) -> str:
+    if not file.exists():
+        return UNMEASURED
+    trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
+    targets = sorted({target for each in trials for target in each["accuracy"]})
+    rows = [
+        [
+            each["what"],
+            *(f"{100 * each['accuracy'][target]:.1f}" if target in each["accuracy"] else "" for target in targets),
+        ]
+        for each in trials
+    ]
+    return table(["what differed", *targets], rows)
+
+
+def stack_weights_table(file: Path) -> str:
+    """Mean test accuracy over development targets of every scheme, and that of each target."""
+    if not file.exists():
+        return UNMEASURED
+    found = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    share, count = ([row for row in found if key in row] for key in ("label_fraction", "labels_per_class"))
+    rows = []
+    for scheme in found[0]["accuracy"]:
+        means = [np.mean([row["accuracy"][scheme] for row in rows_of]) for rows_of in (share, count)]
+        each = [row["accuracy"][scheme] for row in share]
+        rows.append([f"`{scheme}`", *(f"{100 * value:.1f}" for value in (*means, *each))])
+    titles = ["weight of a source", "mean, 20 %", "mean, 4 a class", *(f"{row['target']}, 20 %" for row in share)]
+    return table(titles, rows)
+
+
+def guard_table(file: Path) -> str:
+    """On how many label draws each zoo predicts held-out labels better than the student's own features."""
+    if not file.exists():
+        return UNMEASURED
+    found = [row["held_out_loss"] for row in json.loads(file.read_text(encoding="utf-8"))["rows"]]
+    rows = []
+    for zoo in ("all", "unrelated", "shuffled"):
+        shares = [loss[zoo] / loss["own"] for loss in found]
+        better = sum(share < 1 for share in shares)
+        rows.append(
+            [zoo, f"{better} of {len(shares)}", f"{min(shares):.2f}", f"{np.median(shares):.2f}", f"{max(shares):.2f}"]
+        )
+    return table(["sources", "`stacked` is chosen", "least", "median", "largest"], rows)

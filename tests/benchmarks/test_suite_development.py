@@ -1,0 +1,57 @@
+"""What was measured on development targets without students: schemes of weights, the guard of `auto`, their tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from potstill.config import build_config
+from potstill.data import redraw_labels
+from potstill.pipeline.preparation import gather_material, open_configured
+from suite.development import TARGETS
+from suite.development_tables import guard_table, stack_weights_table
+from suite.run import PROTOCOL
+from suite.stack_weights import SCHEMES, accuracies
+
+
+def test_every_scheme_reads_telling_sources(digits: Path, models: Path, tmp_path: Path) -> None:
+    config = build_config({"zoo": str(models / "zoo.yaml"), "cache_dir": tmp_path / "cache", "offline": True})
+    gathered = gather_material(open_configured(digits, config), config)
+    target = redraw_labels(gathered.target, 0, labels_per_class=4)
+    known = {**target.labels, **target.hidden_labels}
+    outputs = {
+        name: replace(each, features=np.eye(len(target.classes))[[known[image_id] for image_id in each.image_ids]])
+        for name, each in gathered.outputs.items()
+    }
+    found = accuracies(replace(gathered, outputs=outputs), target)
+    assert found == dict.fromkeys(SCHEMES, 1.0)
+
+
+def test_no_target_of_the_report_is_looked_at() -> None:
+    reported = PROTOCOL.read_text(encoding="utf-8").partition("  main:")[2].partition("seeds:")[0]
+    assert "targets: [" in reported
+    assert not [name for name in TARGETS if name in reported]
+
+
+def test_tables_hold_the_figures_of_their_files(tmp_path: Path) -> None:
+    rows = [
+        {"target": "units", "label_fraction": 0.2, "accuracy": {"all alike": 0.5}},
+        {"target": "signs", "label_fraction": 0.2, "accuracy": {"all alike": 0.7}},
+        {"target": "units", "labels_per_class": 4, "accuracy": {"all alike": 0.25}},
+    ]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps({"rows": rows}))
+    assert stack_weights_table(file).splitlines()[-1] == "| `all alike` | 60.0 | 25.0 | 50.0 | 70.0 |"
+    losses = [
+        {"own": 2.0, "all": 1.0, "unrelated": 1.9, "shuffled": 4.0},
+        {"own": 1.0, "all": 0.9, "unrelated": 1.1, "shuffled": 3.0},
+    ]
+    file.write_text(json.dumps({"rows": [{"held_out_loss": each} for each in losses]}))
+    assert guard_table(file).splitlines()[2:] == [
+        "| all | 2 of 2 | 0.50 | 0.70 | 0.90 |",
+        "| unrelated | 1 of 2 | 0.95 | 1.02 | 1.10 |",
+        "| shuffled | 0 of 2 | 2.00 | 2.50 | 3.00 |",
+    ]
