@@ -17,11 +17,14 @@ def sweep_table(folder: Path) -> str:
     if not whole.targets:
         return UNMEASURED
     means = whole.means()
-    rows = []
-    for method in dict.fromkeys(name.partition("+")[0] for name in whole.methods):
-        trials = [f"{means[name]:.1f}" for name in whole.methods if name.partition("+")[0] == method]
-        rows.append([f"`{method}`", *trials, *[""] * (3 - len(trials))])
-    return table(["method", "trial 1", "trial 2", "trial 3"], rows)
+    numbers = ("1", "2", "3")
+    rows = [
+        [f"`{method}`", *(f"{means[f'{method}+{n}']:.1f}" if f"{method}+{n}" in means else "" for n in numbers)]
+        for method in dict.fromkeys(name.partition("+")[0] for name in whole.methods if "+" in name)
+    ]
+    if "ceiling" in means:
+        rows.append(["`ceiling`, not tuned", f"{means['ceiling']:.1f}", "", ""])
+    return table(["method", *(f"trial {number}" for number in numbers)], rows)
 
 
 def trials_table(file: Path) -> str:

@@ -82,13 +82,16 @@ def _too_easy(found: Mapping[str, str]) -> str:
 
 
 def compared_methods(whole: Table, methods: Sequence[str]) -> Table | None:
-    """Targets on which our method and both baselines have two label draws, and all methods that have them there."""
+    """Targets on which our method and both baselines have two label draws, and the methods that share two with them."""
     needed = (*BASELINES, OURS)
     targets = {name: runs for name, runs in whole.targets.items() if len(runs.seeds(needed)) > 1}
     if not targets:
         return None
-    kept = [method for method in methods if all(len(runs.seeds((*needed, method))) > 1 for runs in targets.values())]
-    return Table(targets, tuple(kept))
+    kept = list(needed)
+    for method in methods:
+        if method not in kept and all(len(runs.seeds((*kept, method))) > 1 for runs in targets.values()):
+            kept.append(method)
+    return Table(targets, tuple(method for method in methods if method in kept))
 
 
 def _progress(results: Path, protocol: Mapping[str, Any]) -> str:

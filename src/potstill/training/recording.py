@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from potstill.models import features_of
+
+log = logging.getLogger(__name__)
 
 
 class RecordedFeatures:
@@ -25,19 +28,31 @@ class RecordedFeatures:
         self._shape = images.shape
         buffers = list(model.buffers())
         kept = [buffer.clone() for buffer in buffers]
-        # The classifier is no part of it, so its weights go unused.
-        self._features = torch.cuda.make_graphed_callables(
-            _Features(model), (torch.zeros_like(images),), allow_unused_input=True
-        )
-        if buffers:
-            with torch.no_grad():
-                torch._foreach_copy_(buffers, kept)
+        try:
+            # The classifier is no part of it, so its weights go unused.
+            self._features = torch.cuda.make_graphed_callables(
+                _Features(model), (torch.zeros_like(images),), allow_unused_input=True
+            )
+        finally:
+            if buffers:
+                with torch.no_grad():
+                    torch._foreach_copy_(buffers, kept)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features `(B, D)`. Raises ValueError for a batch of another shape than the recorded one."""
         if images.shape != self._shape:
             raise ValueError(f"recorded for batches of {tuple(self._shape)}, got {tuple(images.shape)}")
         return cast(Tensor, self._features(images))
+
+
+def record_features(model: nn.Module, images: Tensor) -> RecordedFeatures | None:
+    """The recorded backbone, or None for a model that cannot be recorded, such as one that looks at its numbers."""
+    try:
+        return RecordedFeatures(model, images)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        log.warning("The student's steps are not recorded, so they may be slower on this GPU: %s", reason)
+        return None
 
 
 class _Features(nn.Module):

@@ -17,7 +17,7 @@ from potstill.training.checkpoint import Checkpoint, optimizer_tensors, restore_
 from potstill.training.compiling import compile_model
 from potstill.training.optimization import Optimization
 from potstill.training.processes import accelerator_for
-from potstill.training.recording import RecordedFeatures
+from potstill.training.recording import record_features
 from potstill.training.student import Student, StudentOutputs, freeze_batch_norm
 
 
@@ -72,7 +72,8 @@ class TrainingState:
         # A convolution follows the layout of its images, whatever that of its weights.
         laid_out = images.contiguous(memory_format=self._compute.memory_format)
         if self._recordable and self.student.recorded is None:
-            self.student.recorded = RecordedFeatures(self.student.model, laid_out)
+            self.student.recorded = record_features(self.student.model, laid_out)
+            self._recordable = self.student.recorded is not None
         with self._compute.autocast(self.accelerator.device):
             return self._module(laid_out, labeled)
 
