@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from suite.build import CHECKSUMS  # noqa: E402
 from suite.development_tables import guard_table, stack_weights_table, sweep_table, trials_table  # noqa: E402
 from suite.run import PROTOCOL, RESULTS  # noqa: E402
+from suite.source_choice import choice_table  # noqa: E402
 from suite.statistics import Estimate, Table, read_table  # noqa: E402
 from suite.tasks import TASKS  # noqa: E402
 from tables import UNMEASURED, table, write_tables  # noqa: E402
@@ -40,15 +41,17 @@ def tables_of(results: Path, protocol: Mapping[str, Any]) -> dict[str, str]:
         "progress": _progress(results, protocol),
         "sweep": sweep_table(results / "sweep"),
         "trials": trials_table(results / "trials.json"),
+        "source-choice": choice_table(results / "source_choice.json"),
         "guard": guard_table(results / "guard.json"),
         "stack-weights": stack_weights_table(results / "stack_weights.json"),
     }
     saturated = too_easy(read_table(results / "main"))
     found["too-easy"] = _too_easy(saturated)
-    for name in ("main", "few"):
+    for name in ("main", "few", "one", "ten", "second"):
         compared = compared_methods(read_table(results / name), protocol["tables"][name]["methods"])
         found[f"{name}-means"] = _means(compared, saturated) if compared else UNMEASURED
-        found[f"{name}-means-of-all"] = _means(compared) if compared and saturated else UNMEASURED
+        if name in ("main", "few"):
+            found[f"{name}-means-of-all"] = _means(compared) if compared and saturated else UNMEASURED
         found[f"{name}-targets"] = _targets(results / name, protocol["tables"][name]["methods"])
     found["gap"] = _gap(results / "main", saturated)
     found["cost"] = _cost(results / "main", protocol["tables"]["main"]["methods"])

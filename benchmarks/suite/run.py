@@ -29,16 +29,18 @@ from suite.jobs import Job  # noqa: E402
 from suite.quick import quick_targets  # noqa: E402
 from suite.tasks import TASKS  # noqa: E402
 from suite.workers import train_all  # noqa: E402
-from suite.zoo import DATA, IMAGENET, write_zoo  # noqa: E402
+from suite.zoo import DATA, initial_weights, write_zoo  # noqa: E402
 
 PROTOCOL = Path(__file__).with_name("protocol.yaml")
 RESULTS = ROOT / "benchmarks" / "results" / "suite"
+STUDENT_SEED = 1  # of a student's random weights; sources that start from random ones have seed 0
 QUICK_METHODS = ("transfer", "weighted")
 
 
 def jobs_of(protocol: Mapping[str, Any], table: str, data: Path, device: str) -> Iterator[Job]:
     """The jobs of a table, a target after the other."""
     asked = protocol["tables"][table]
+    student = asked.get("student", protocol["student"])
     for target in asked["targets"]:
         size = TASKS[target].size
         steps = protocol["steps"][size]
@@ -52,8 +54,8 @@ def jobs_of(protocol: Mapping[str, Any], table: str, data: Path, device: str) ->
             "overrides": {name: _overrides(own, steps) for name, own in variants.items()},
             "image_size": size,
             "flip": TASKS[target].flip,
-            "student": protocol["student"],
-            "student_weights": IMAGENET / f"{protocol['student'].removeprefix('timm/')}.safetensors",
+            "student": student,
+            "student_weights": initial_weights(student.removeprefix("timm/"), data, seed=STUDENT_SEED),
             "zoo": str(zoo),
             "cache_dir": data / "cache",
             "device": device,

@@ -43,17 +43,16 @@ IMAGENET_SIZE = 224  # at 64 pixels their features tell a target's classes apart
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the source of a task is trained: `scratch` from random weights, else from ImageNet's."""
+    """How the source of a task is trained: from ImageNet's weights where the architecture has them here."""
 
     architecture: str
-    scratch: bool = False
     steps: int = 300
     lr: float = 0.03
 
 
 LITE0, LITE1, LITE2 = (Recipe(model) for model in IMAGENET_MODELS)
-RESNET = Recipe("resnet10t", scratch=True, steps=500, lr=0.1)
-MOBILENET = Recipe("mobilenetv3_small_100", scratch=True, steps=600, lr=0.1)
+RESNET = Recipe("resnet10t", steps=500, lr=0.1)
+MOBILENET = Recipe("mobilenetv3_small_100", steps=600, lr=0.1)
 
 RECIPES: dict[str, Recipe] = {
     "lower-case": LITE1,
@@ -84,9 +83,7 @@ def train_source(name: str, data: Path) -> None:
     config = build_config(
         {
             "student": f"timm/{recipe.architecture}",
-            "student_weights": _random_weights(recipe.architecture, folder)
-            if recipe.scratch
-            else IMAGENET / f"{recipe.architecture}.safetensors",
+            "student_weights": initial_weights(recipe.architecture, data),
             "image_size": min(task.size, LARGEST_SIZE),
             "batch_size": 64,
             "steps": recipe.steps,
@@ -121,19 +118,21 @@ def train_source(name: str, data: Path) -> None:
         "crop": 1.0,
         "license": "Apache-2.0",
         "trained_on": f"{splits.count('train')} images of {name}, source side; from "
-        + ("random weights" if recipe.scratch else "ImageNet weights"),
+        + ("ImageNet weights" if recipe.architecture in IMAGENET_MODELS else "random weights"),
         "accuracy": {"value": round(result["accuracy"], 3), "on": f"{splits.count('test')} images of held-out groups"},
     }
     (folder / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(run)
 
 
-def _random_weights(architecture: str, folder: Path) -> Path:
-    """A file of random initial weights, for a source that starts from nothing."""
-    path = folder / f"random-{architecture}.safetensors"
+def initial_weights(architecture: str, data: Path, *, seed: int = 0) -> Path:
+    """A file of ImageNet's weights for an architecture that has them here, else of random ones by `seed`."""
+    if architecture in IMAGENET_MODELS:
+        return IMAGENET / f"{architecture}.safetensors"
+    path = data / "zoo" / f"random-{architecture}{f'-{seed}' if seed else ''}.safetensors"
     if not path.exists():
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             save_file(timm.create_model(architecture, num_classes=0).state_dict(), path)
     return path
 

@@ -14,6 +14,7 @@ from potstill.pipeline.preparation import gather_material, open_configured
 from suite.development import TARGETS
 from suite.development_tables import guard_table, stack_weights_table
 from suite.run import PROTOCOL
+from suite.source_choice import CHANCE, METRICS, choice_table, cross_fitted_regrets, scores_on
 from suite.stack_weights import SCHEMES, accuracies
 
 
@@ -55,3 +56,36 @@ def test_tables_hold_the_figures_of_their_files(tmp_path: Path) -> None:
         "| unrelated | 1 of 2 | 0.95 | 1.02 | 1.10 |",
         "| shuffled | 0 of 2 | 2.00 | 2.50 | 3.00 |",
     ]
+
+
+def test_a_choice_of_source_is_judged_by_a_draw_that_did_not_choose_the_best() -> None:
+    accuracies = np.array([[50.0, 60.0, 61.0], [52.0, 70.0, 60.0]])
+    first_alone = np.array([[9.0, 1.0, 1.0], [9.0, 1.0, 1.0]])
+    # Best by the other draw: source 1 for draw 0 and source 2 for draw 1.
+    np.testing.assert_allclose(cross_fitted_regrets(first_alone, accuracies), [60 - 50, 60 - 52])
+    np.testing.assert_allclose(
+        cross_fitted_regrets(np.zeros((2, 3)), accuracies), [60 - 57, 60 - 182 / 3]
+    )  # equal scores share the choice
+    undefined = np.array([[np.nan, -5.0, np.nan], [-7.0, np.nan, -9.0]])
+    np.testing.assert_allclose(cross_fitted_regrets(undefined, accuracies), [0.0, 60 - 52])
+
+
+def test_the_table_of_choices_puts_the_least_regret_first(tmp_path: Path) -> None:
+    regrets = {"units": (0.5, 3.0), "terrain": (1.5, 5.0), "mnist": (0.0, 1.0)}
+    rows = [{"target": name, "regret": {CHANCE: chance, "parc": parc}} for name, (parc, chance) in regrets.items()]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps({"rows": rows}))
+    first, second = choice_table(file).splitlines()[2:]
+    assert first.startswith("| parc | 0.5 | 1.5 | +2.3 (")  # kinds: game art 1.0 and digits 0.0
+    assert second == f"| {CHANCE} | 2.5 | 5.0 |  |"
+
+
+def test_every_metric_scores_the_sources_of_a_draw(digits: Path, models: Path, tmp_path: Path) -> None:
+    config = build_config({"zoo": str(models / "zoo.yaml"), "cache_dir": tmp_path / "cache", "offline": True})
+    material = gather_material(open_configured(digits, config), config)
+    target = redraw_labels(material.target, 0, labels_per_class=4)
+    found = scores_on(material, target, list(material.outputs))
+    assert set(found) >= {*METRICS, CHANCE, "params"}
+    assert np.isfinite(found["parc"]).all()
+    # One source has no classes, so metrics that read classes are not defined for it.
+    assert np.isnan(found["leep"]).tolist() == [name == "headless" for name in material.outputs]
