@@ -86,6 +86,7 @@ def main() -> None:
     algorithm.scheduler = torch.optim.lr_scheduler.LambdaLR(
         algorithm.optimizer, lambda step: rates[min(step, len(rates) - 1)] / max(rates)
     )
+    losses = []
     for step in range(len(rates)):
         with np.load(folder / "batches" / f"{step}.npz") as arrays:
             views = {
@@ -97,10 +98,11 @@ def main() -> None:
         algorithm.call_hook("before_train_step")
         algorithm.out_dict, algorithm.log_dict = algorithm.train_step(**views)
         algorithm.call_hook("after_train_step")
+        losses.append(float(algorithm.log_dict["train/total_loss"]))
         algorithm.it += 1
     with np.load(folder / "test.npz") as arrays:
         images, labels = normalised(arrays["images"]), arrays["labels"]
-    found = {}
+    found: dict[str, Any] = {"losses": losses}
     for name, model in (("usb", algorithm.ema_model), ("usb_without_average", algorithm.model)):
         model.eval()
         with torch.inference_mode():

@@ -70,3 +70,24 @@ def guard_table(file: Path) -> str:
             [zoo, f"{better} of {len(shares)}", f"{min(shares):.2f}", f"{np.median(shares):.2f}", f"{max(shares):.2f}"]
         )
     return table(["sources", "`stacked` is chosen", "least", "median", "largest"], rows)
+
+
+def check_table(file: Path) -> str:
+    """Our FixMatch and another library's on the same batches: accuracies, and how far losses of equal steps differ."""
+    if not file.exists():
+        return UNMEASURED
+    found = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    rows = [
+        [
+            each["target"],
+            str(each["seed"]),
+            f"{100 * each['ours']:.1f}",
+            f"{100 * each['usb']:.1f}",
+            *(f"{100 * value:.2g} %" for value in each["loss_differences"].values()),
+        ]
+        for each in found
+    ]
+    differences = [each["ours"] - each["usb"] for each in found]
+    rows.append(["mean", "", "", f"ours {100 * np.mean(differences):+.1f}", *[""] * len(found[0]["loss_differences"])])
+    steps = (f"losses differ, {name.replace('_', ' ')}" for name in found[0]["loss_differences"])
+    return table(["target", "label draw", "ours", "USB", *steps], rows)

@@ -44,9 +44,9 @@ from suite.jobs import prepare  # noqa: E402
 from suite.run import PROTOCOL, RESULTS, jobs_of  # noqa: E402
 from suite.zoo import DATA  # noqa: E402
 
-SETTINGS = {"batch_size": 64, "lr": 0.03, "precision": "float32", "memory_format": "channels-last", "workers": 1}
 RATIO, THRESHOLD = 2, 0.95
 TARGETS, SEEDS = ("scanned-digits", "lower-case"), 3
+EARLY = 20  # steps after which rounding and small differences of the optimizers have hardly grown
 PEER = ROOT / "benchmarks" / "peers" / "usb_fixmatch.py"
 
 
@@ -135,13 +135,23 @@ def write_exercise(comparison: Comparison, draw: LabelDraw, folder: Path) -> Non
     (folder / "exercise.json").write_text(json.dumps(exercise), encoding="utf-8")
 
 
-def peer_accuracy(folder: Path) -> dict[str, float]:
-    """What USB's FixMatch reaches on the exercise."""
+def peer_training(folder: Path) -> dict[str, Any]:
+    """USB's FixMatch on the exercise: accuracies, and the loss of every step."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [str(python_of("semilearn")), str(PEER), str(folder)]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def loss_differences(history: Path, losses: list[float]) -> dict[str, float]:
+    """Mean difference of the losses of equal steps, as a share of theirs, over the steps that our history tells of."""
+    ours = {row["step"]: row["loss"] for row in map(json.loads, history.read_text(encoding="utf-8").splitlines())}
+    spans = {f"steps 1 to {last}": range(1, last + 1) for last in (EARLY, len(losses))}
+    return {
+        name: float(np.mean([abs(ours[step] - losses[step - 1]) / losses[step - 1] for step in span if step in ours]))
+        for name, span in spans.items()
+    }
 
 
 def main() -> None:
@@ -161,10 +171,13 @@ def main() -> None:
             ours = comparison.run("fixmatch", draw, WholeProgress(no_progress, 1))
             with tempfile.TemporaryDirectory() as folder:
                 write_exercise(comparison, draw, Path(folder))
-                theirs = peer_accuracy(Path(folder))
-            rows.append({"target": target, "seed": seed, "ours": ours["accuracy"], **theirs})
+                theirs = peer_training(Path(folder))
+            differences = loss_differences(comparison.output / ours["path"] / "metrics.jsonl", theirs.pop("losses"))
+            rows.append(
+                {"target": target, "seed": seed, "ours": ours["accuracy"], **theirs, "loss_differences": differences}
+            )
             print(rows[-1], flush=True)
-            text = json.dumps({"schema": 1, "settings": SETTINGS, "rows": rows}, indent=1) + "\n"
+            text = json.dumps({"schema": 1, "rows": rows}, indent=1) + "\n"
             file.write_text(text, encoding="utf-8")
     print("It is done.")
 

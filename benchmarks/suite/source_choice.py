@@ -3,8 +3,9 @@
     python benchmarks/suite/source_choice.py     # 10 minutes of a core, once the sources have answered
 
 A student was distilled from each source alone. The best source is the one whose student was best on the other label
-draws; so luck on the draw that is judged is nobody's merit. A metric sees the labels of the draw that is judged. What
-its choice loses against the best source is its regret. Written to benchmarks/results/suite/source_choice.json.
+draws and on one half of the test groups; it and the choice of a metric, which sees the labels of the draw that is
+judged, are compared on the other half. So the best source owes nothing to luck on what is judged. What the choice loses
+against it is its regret, which may be negative. Written to benchmarks/results/suite/source_choice.json.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from potstill.pipeline.preparation import Material, gather_material, open_config
 from potstill.similarity import BASELINES, RANKERS, SIMILARITIES, Given, rank_sources  # noqa: E402
 from potstill.types import Target  # noqa: E402
 from suite.run import PROTOCOL, RESULTS, jobs_of  # noqa: E402
-from suite.statistics import TargetRuns, over_kinds, read_table  # noqa: E402
+from suite.statistics import TargetRuns, read_table  # noqa: E402
 from suite.zoo import DATA  # noqa: E402
 from tables import UNMEASURED, table  # noqa: E402
 
@@ -43,24 +44,39 @@ METRICS = tuple(name for name, metric in {**SIMILARITIES, **RANKERS}.items() if 
 
 
 def cross_fitted_regrets(scores: Floats, accuracies: Floats) -> Floats:
-    """`(draws,)`: what the source with the highest score loses, on each draw, against the best of the other draws.
+    """`(draws, 2)`: what the source with the highest score loses against the one that is best elsewhere.
 
     Args:
         scores: `(draws, S)`, NaN where the metric is not defined; equal first scores share the choice.
-        accuracies: `(draws, S)` of the student of each source; at least two draws.
+        accuracies: `(draws, 2, S)` of the student of each source on either half of the test groups; two draws at least.
 
-    >>> scores = np.array([[1.0, 2.0, 0.0], [3.0, 2.0, 1.0]])
-    >>> accuracies = np.array([[50.0, 60.0, 61.0], [52.0, 70.0, 60.0]])
-    >>> cross_fitted_regrets(scores, accuracies).tolist()  # 60 - 60, and 60 - 52
-    [0.0, 8.0]
+    >>> scores = np.array([[1.0, 2.0], [3.0, 2.0]])
+    >>> accuracies = np.array([[[50.0, 60.0], [51.0, 61.0]], [[70.0, 52.0], [72.0, 54.0]]])
+    >>> cross_fitted_regrets(scores, accuracies).tolist()  # draw 0: source 0 is best in draw 1, the metric has source 1
+    [[-10.0, -10.0], [-18.0, -18.0]]
     """
-    regrets = []
-    for draw in range(len(accuracies)):
-        best = np.delete(accuracies, draw, axis=0).mean(axis=0).argmax()
+    regrets = np.zeros(accuracies.shape[:2])
+    for draw, half in np.ndindex(*regrets.shape):
+        best = np.delete(accuracies, draw, axis=0)[:, 1 - half].mean(axis=0).argmax()
         ranked = filled(scores[draw])
-        chosen = accuracies[draw][ranked == ranked.max()].mean()
-        regrets.append(accuracies[draw, best] - chosen)
-    return np.array(regrets)
+        here = accuracies[draw, half]
+        regrets[draw, half] = here[best] - here[ranked == ranked.max()].mean()
+    return regrets
+
+
+def accuracies_in_halves(runs: TargetRuns, methods: Sequence[str], seeds: Sequence[int]) -> Floats:
+    """`(seeds, 2, methods)` in points: every second test group, in an order that does not depend on their names."""
+    groups, rows = np.unique(np.asarray(runs.groups), return_inverse=True)
+    half_of = np.random.default_rng(0).permutation(len(groups)) % 2
+    return np.array(
+        [
+            [
+                [100 * runs.correct[method, seed][half_of[rows] == half].mean() for method in methods]
+                for half in range(2)
+            ]
+            for seed in seeds
+        ]
+    )
 
 
 def scores_on(material: Material, target: Target, sources: Sequence[str]) -> dict[str, Floats]:
@@ -105,7 +121,7 @@ def measure(data: Path, runs: Mapping[str, TargetRuns]) -> Iterator[dict[str, An
         config = job.config()
         material = gather_material(open_configured(job.manifest, config), config)
         sources = [method.removeprefix(PREFIX) for method in job.methods]
-        accuracies = np.array([[runs[job.target].accuracy(method, [seed]) for method in job.methods] for seed in seeds])
+        accuracies = accuracies_in_halves(runs[job.target], job.methods, seeds)
         draws = [redraw_labels(material.target, seed, label_fraction=config.label_fraction) for seed in seeds]
         scores = [scores_on(material, draw, sources) for draw in draws]
         regrets = {
@@ -116,20 +132,20 @@ def measure(data: Path, runs: Mapping[str, TargetRuns]) -> Iterator[dict[str, An
 
 
 def choice_table(file: Path) -> str:
-    """Mean regret of every metric over kinds, best first, and what it is ahead of chance: targets are drawn anew."""
+    """Mean regret of every metric over targets, least first, and what it is ahead of chance: targets are drawn anew."""
     if not file.exists():
         return UNMEASURED
     found = json.loads(file.read_text(encoding="utf-8"))["rows"]
     regrets = {name: {row["target"]: row["regret"][name] for row in found} for name in found[0]["regret"]}
     chance = np.array(list(regrets[CHANCE].values()))
     rows = []
-    for name in sorted(regrets, key=lambda each: float(over_kinds(regrets[each]))):
+    for name in sorted(regrets, key=lambda each: float(np.mean(list(regrets[each].values())))):
         values = np.array(list(regrets[name].values()))
         ahead = bootstrap_difference(chance, values)
         low, high = ahead["ci95"]
         difference = "" if name == CHANCE else f"{ahead['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
-        rows.append([name, f"{over_kinds(regrets[name]):.1f}", f"{values.max():.1f}", difference])
-    return table(["chosen by", "mean regret over kinds", "largest of a target", "ahead of chance"], rows)
+        rows.append([name, f"{values.mean():.1f}", f"{values.max():.1f}", difference])
+    return table(["chosen by", "mean regret", "largest of a target", "ahead of chance"], rows)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
     python benchmarks/suite/stack_weights.py     # 10 minutes of a core, once the sources have answered
 
-A probe is fitted on the joint features of the sources, weighted by a scheme, and asked about the test part. Written to
+A probe is fitted on the joint features of the sources, weighted by a scheme, and asked about the test part; neighbours
+do not share their predictions here, and features are standardised over pool and test part. Written to
 benchmarks/results/suite/stack_weights.json.
 """
 
@@ -18,15 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from potstill.data import redraw_labels  # noqa: E402
-from potstill.distillation.stacking import unit_directions  # noqa: E402
+from potstill.distillation.stacking import judge_source, unit_directions  # noqa: E402
 from potstill.pipeline.preparation import Material  # noqa: E402
-from potstill.probes import fit_probe, held_out_logits, probe_logits  # noqa: E402
+from potstill.probes import fit_probe, probe_logits  # noqa: E402
 from potstill.types import Target  # noqa: E402
 from suite.development import LABELS, development_materials  # noqa: E402
 from suite.run import RESULTS  # noqa: E402
@@ -54,17 +55,17 @@ def accuracies(material: Material, target: Target) -> dict[str, float]:
     pool, test, labeled = sorted(target.split.pool), list(target.split.test), target.split.labeled
     position = {image_id: row for row, image_id in enumerate(pool)}
     rows, labels = np.array([position[image_id] for image_id in labeled]), target.labels_of(labeled)
-    groups = [target.groups.get(image_id, image_id) for image_id in labeled]
-    judged = np.bincount(labels)[labels] > 1
+    groups = np.unique([target.groups.get(image_id, image_id) for image_id in labeled], return_inverse=True)[1]
     directions, accuracy, loss = [], [], []
     for outputs in material.outputs.values():
         if outputs.features is not None:
             found = unit_directions(np.asarray(outputs.features[outputs.rows((*pool, *test))]))
-            logits = held_out_logits(found[rows], labels, len(target.classes), groups=groups)
-            log_probs = log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+            held_out = judge_source(found[rows], labels, len(target.classes), groups)
+            if held_out is None:
+                raise SystemExit(f"{target.name}: no labeled image can be held out")
             directions.append(found)
-            accuracy.append((logits.argmax(axis=1) == labels)[judged].mean())
-            loss.append(-log_probs[judged].mean())
+            accuracy.append(held_out[0])
+            loss.append(held_out[1])
     right = {}
     for name, scheme in SCHEMES.items():
         weights = scheme(np.array(accuracy), np.array(loss))

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -164,7 +165,8 @@ class Workers:
         """Let every process end."""
         for worker, pipe in enumerate(self._pipes):
             if worker not in self._ended:
-                pipe.send(None)
+                with suppress(OSError):  # it has died since
+                    pipe.send(None)
         for process in self._processes:
             process.join(timeout=30)
 

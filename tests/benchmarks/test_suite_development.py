@@ -14,8 +14,9 @@ from potstill.pipeline.preparation import gather_material, open_configured
 from suite.development import TARGETS
 from suite.development_tables import guard_table, stack_weights_table
 from suite.run import PROTOCOL
-from suite.source_choice import CHANCE, METRICS, choice_table, cross_fitted_regrets, scores_on
+from suite.source_choice import CHANCE, METRICS, accuracies_in_halves, choice_table, cross_fitted_regrets, scores_on
 from suite.stack_weights import SCHEMES, accuracies
+from suite.statistics import TargetRuns
 
 
 def test_every_scheme_reads_telling_sources(digits: Path, models: Path, tmp_path: Path) -> None:
@@ -59,15 +60,25 @@ def test_tables_hold_the_figures_of_their_files(tmp_path: Path) -> None:
 
 
 def test_a_choice_of_source_is_judged_by_a_draw_that_did_not_choose_the_best() -> None:
-    accuracies = np.array([[50.0, 60.0, 61.0], [52.0, 70.0, 60.0]])
+    accuracies = np.array([[[50.0, 60.0, 61.0], [0.0, 1.0, 2.0]], [[3.0, 5.0, 4.0], [52.0, 70.0, 60.0]]])
     first_alone = np.array([[9.0, 1.0, 1.0], [9.0, 1.0, 1.0]])
-    # Best by the other draw: source 1 for draw 0 and source 2 for draw 1.
-    np.testing.assert_allclose(cross_fitted_regrets(first_alone, accuracies), [60 - 50, 60 - 52])
-    np.testing.assert_allclose(
-        cross_fitted_regrets(np.zeros((2, 3)), accuracies), [60 - 57, 60 - 182 / 3]
-    )  # equal scores share the choice
+    # Best by the other draw and the other half: source 1 for draw 0, source 2 for draw 1.
+    by_hand = [[60 - 50, 1 - 0], [4 - 3, 60 - 52]]
+    np.testing.assert_allclose(cross_fitted_regrets(first_alone, accuracies), by_hand)
+    shared = cross_fitted_regrets(np.zeros((2, 3)), accuracies)  # equal scores share the choice
+    np.testing.assert_allclose(shared, [[60 - 57, 0], [0, 60 - 182 / 3]])
     undefined = np.array([[np.nan, -5.0, np.nan], [-7.0, np.nan, -9.0]])
-    np.testing.assert_allclose(cross_fitted_regrets(undefined, accuracies), [0.0, 60 - 52])
+    np.testing.assert_allclose(cross_fitted_regrets(undefined, accuracies), [[0, 0], [4 - 3, 60 - 52]])
+
+
+def test_halves_of_the_test_part_share_no_group() -> None:
+    groups = ["a", "a", "b", "c", "c", "d"]
+    # Every source is right on one group alone, so it is right on images of one half alone.
+    correct = {(name, 0): np.array([group == name for group in groups]) for name in "abcd"}
+    found = accuracies_in_halves(TargetRuns("units", correct, groups), "abcd", [0])
+    assert found.shape == (1, 2, 4)
+    assert ((found[0] > 0).sum(axis=0) == 1).all()
+    assert ((found[0] > 0).sum(axis=1) == 2).all()
 
 
 def test_the_table_of_choices_puts_the_least_regret_first(tmp_path: Path) -> None:
@@ -76,8 +87,8 @@ def test_the_table_of_choices_puts_the_least_regret_first(tmp_path: Path) -> Non
     file = tmp_path / "rows.json"
     file.write_text(json.dumps({"rows": rows}))
     first, second = choice_table(file).splitlines()[2:]
-    assert first.startswith("| parc | 0.5 | 1.5 | +2.3 (")  # kinds: game art 1.0 and digits 0.0
-    assert second == f"| {CHANCE} | 2.5 | 5.0 |  |"
+    assert first.startswith("| parc | 0.7 | 1.5 | +2.3 (")
+    assert second == f"| {CHANCE} | 3.0 | 5.0 |  |"
 
 
 def test_every_metric_scores_the_sources_of_a_draw(digits: Path, models: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from potstill.evaluation import RunPredictions, summarise_runs
 from potstill.pipeline.methods import parse_method
-from suite.page import PAGE, tables_of
+from suite.page import PAGE, compared_methods, tables_of, too_easy
 from suite.run import PROTOCOL, RESULTS
 from suite.statistics import Table, TargetRuns, over_kinds, read_table
 from suite.tasks import TASKS
@@ -90,7 +90,57 @@ def test_the_page_holds_the_figures_of_the_results() -> None:
     assert differing_tables(PAGE, tables_of(RESULTS, PROTOCOL_TEXT)) == []
 
 
-@pytest.mark.parametrize("name", ["main", "few", "single"])
+def made_up_table(rates: dict[str, dict[str, float]], seeds: int = 3) -> Table:
+    targets = {name: made_up(name, own, seeds=seeds) for name, own in rates.items()}
+    return Table(targets, tuple(sorted({method for own in rates.values() for method in own})))
+
+
+def test_a_target_is_too_easy_where_a_method_without_sources_nears_the_ceiling() -> None:
+    main = made_up_table(
+        {
+            "terrain": {"transfer": 0.5, "fixmatch": 0.6, "stacked": 0.7, "ceiling": 0.7},
+            "units": {"transfer": 0.5, "fixmatch": 0.69, "stacked": 0.5, "ceiling": 0.7},
+            "mnist": {"transfer": 0.5, "ceiling": 0.9},  # its nearest image is right on 91.9 %
+            "emoji": {"transfer": 0.7},
+        },
+        seeds=1,
+    )
+    by_rate = {  # exactly at the rates, so that no luck decides
+        name: TargetRuns(name, {key: np.arange(400) < 400 * rate for key, rate in own.items()}, runs.groups)
+        for name, runs, own in (
+            ("terrain", main.targets["terrain"], {("fixmatch", 0): 0.6, ("stacked", 0): 0.7, ("ceiling", 0): 0.7}),
+            ("units", main.targets["units"], {("fixmatch", 0): 0.69, ("stacked", 0): 0.5, ("ceiling", 0): 0.7}),
+            ("mnist", main.targets["mnist"], {("transfer", 0): 0.5, ("ceiling", 0): 0.9}),
+            ("emoji", main.targets["emoji"], {("transfer", 0): 0.7}),
+        )
+    }
+    exact = Table(by_rate, main.methods)
+    assert too_easy(exact, exact, nearest=True) == {
+        "units": "`fixmatch` is +1.0 points below the ceiling",
+        "mnist": "the nearest training image is -1.9 points below the ceiling",
+    }
+    assert set(too_easy(exact, exact, nearest=False)) == {"units"}
+    fewer_labels = Table(
+        {"units": TargetRuns("units", {("fixmatch", 0): np.arange(400) < 120}, by_rate["units"].groups)}, ()
+    )
+    assert too_easy(fewer_labels, exact, nearest=False) == {}
+
+
+def test_methods_are_compared_where_they_share_two_draws_with_all_others() -> None:
+    whole = made_up_table({"terrain": dict.fromkeys(("transfer", "stacked", "fixmatch", "equal", "nearest"), 0.5)})
+    correct = dict(whole.targets["terrain"].correct)
+    del correct["equal", 0], correct["nearest", 1]  # each shares two draws with the first three, not with the other
+    table = compared_methods(
+        Table({"terrain": TargetRuns("terrain", correct, whole.targets["terrain"].groups)}, whole.methods),
+        ["transfer", "equal", "stacked", "nearest", "fixmatch"],
+    )
+    assert table is not None
+    assert table.methods == ("transfer", "equal", "stacked", "fixmatch")
+    assert table.seeds == {"terrain": [1, 2]}
+    assert compared_methods(Table({}, ()), ["transfer"]) is None
+
+
+@pytest.mark.parametrize("name", ["main", "few", "single", "one", "ten", "second"])
 def test_results_are_those_of_the_protocol(name: str) -> None:
     asked = PROTOCOL_TEXT["tables"][name]
     assert len({TASKS[target].kind for target in asked["targets"]}) >= 5

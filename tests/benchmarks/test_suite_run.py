@@ -149,6 +149,9 @@ def test_a_process_that_is_killed_is_told_and_its_work_is_left(tmp_path: Path) -
     asked = [Request("left", "quick/scanned-digits"), Request("collect", "quick/scanned-digits")]
     assert workers.everywhere(asked, seconds=60.0, say=say) == [None, None]
     workers.close()
+    idle = Workers([quick_job(tmp_path)], processes=2, threads=1, results=tmp_path / "results")
+    os.kill(idle.process_ids[0], signal.SIGKILL)
+    idle.close()  # nothing was asked of the dead one, and the other ends
     assert ["ended with -9" in (answer.error or "") for answer in told] == [True]
 
 

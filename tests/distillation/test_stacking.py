@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from potstill.distillation.stacking import MOST_JUDGED, Stack, stack_sources, unit_directions
+from potstill.distillation.stacking import MOST_JUDGED, Stack, judge_source, stack_sources, unit_directions
 from potstill.errors import SimilarityError
 from potstill.probes import fit_probe, probe_logits
 
@@ -81,6 +81,20 @@ def test_weights_are_squares_of_held_out_accuracy_times_probability() -> None:
     expected = {name: value / sum(squares.values()) for name, value in squares.items()}
     # Penalty and temperature are chosen anew for each image here.
     assert stacked(sources, labels).shares == pytest.approx(expected, rel=0.2)
+
+
+def test_a_class_whose_labels_are_one_group_tells_nothing_of_a_source() -> None:
+    rng = np.random.default_rng(2)
+    labels = np.repeat(np.arange(CLASSES), 6)
+    features = np.eye(CLASSES, dtype=np.float32)[labels] + rng.normal(0, 0.05, (24, CLASSES)).astype(np.float32)
+    own = np.arange(24)
+    together = np.where(labels == 3, 3 * 6, own)  # all images of class 3 are one group
+    known, others = judge_source(features, labels, CLASSES, own), judge_source(features, labels, CLASSES, together)
+    assert known is not None
+    assert others is not None
+    assert known[0] == others[0] == 1.0
+    assert others[1] == pytest.approx(known[1], abs=0.1)
+    assert judge_source(features, labels, CLASSES, labels) is None
 
 
 def test_what_the_stack_expects_of_itself_is_true_of_the_pool() -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from potstill.config import RunConfig, build_config
 from potstill.data import redraw_labels
+from potstill.errors import UnknownNameError, UsageError
 from potstill.pipeline import automatic
 from potstill.pipeline.automatic import AutomaticChoice, choose_method
 from potstill.pipeline.methods import parse_method
 from potstill.pipeline.preparation import Material, gather_material, open_configured
+from potstill.pipeline.source_use import require_usable_sources
 from potstill.pipeline.student_runs import train_method
 from potstill.types import RankedSource, Ranking, Target
 
@@ -48,7 +50,6 @@ def material(digits: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -
     for name, each in gathered.outputs.items():
         telling = np.eye(len(target.classes))[[known[image_id] for image_id in each.image_ids]]
         features = {"source": 3 * telling, "headless": 0 * telling}[name] + rng.normal(0, 0.5, telling.shape)
-        # The key stands for what a source says, and so for its kept stack.
         outputs[name] = replace(each, features=features.astype(np.float32))
 
     def student_features(target: Target, ids: Sequence[str], config: RunConfig) -> np.ndarray:
@@ -63,8 +64,12 @@ def drawn(material: Material, per_class: int = 6) -> Target:
     return redraw_labels(material.target, 0, labels_per_class=per_class)
 
 
+def ranking_of(material: Material) -> Ranking:
+    return Ranking("parc", 10, tuple(RankedSource(each, 0.5, {}, 0.0) for each in material.outputs))
+
+
 def chosen(name: str, material: Material, config: RunConfig, target: Target | None = None) -> AutomaticChoice:
-    ranking = Ranking("parc", 10, tuple(RankedSource(each, 0.5, {}, 0.0) for each in material.outputs))
+    ranking = ranking_of(material)
     return choose_method(parse_method(name), target or drawn(material), material, ranking, config)
 
 
@@ -84,7 +89,7 @@ def test_sources_that_know_nothing_are_left_alone(name: str, material: Material,
 def test_where_nothing_can_be_judged_the_reason_says_so(material: Material, config: RunConfig) -> None:
     assert chosen("auto", material, config, drawn(material, 1)).reason.startswith("the labels are too few")
     bare = {name: replace(outputs, features=None) for name, outputs in material.outputs.items()}
-    assert chosen("auto", replace(material, outputs=bare), config).method == "weighted"
+    assert chosen("auto-only-source", replace(material, outputs=bare), config).method == "weighted-only-source"
     nothing = Ranking("parc", 10, ())
     assert choose_method(parse_method("auto"), drawn(material), material, nothing, config).method == "transfer"
     whole = drawn(material)
@@ -94,8 +99,31 @@ def test_where_nothing_can_be_judged_the_reason_says_so(material: Material, conf
     assert chosen("auto-only-source", material, config, all_labeled).method == "weighted-only-source"
 
 
+def test_a_misspelt_source_and_unusable_settings_are_errors(material: Material, config: RunConfig) -> None:
+    ranking = ranking_of(material)
+    for name in ("auto-only-sorce", "auto-without-sorce"):
+        with pytest.raises(UnknownNameError, match="Did you mean 'source'"):
+            require_usable_sources(parse_method(name), ranking, material, config)
+    cold = replace(config, temperature=0.0, standardise_logits=True)
+    bare = {name: replace(outputs, features=None) for name, outputs in material.outputs.items()}
+    without_features = replace(material, outputs={"source": bare["source"]})
+    with pytest.raises(UsageError, match="weighted-only-source cannot use source source"):
+        chosen("auto-only-source", without_features, cold)
+
+
+def test_settings_of_auto_hold_for_what_it_stands_for(material: Material, config: RunConfig, tmp_path: Path) -> None:
+    overrides = {"auto": {"steps": 4}, "auto-only-headless+long": {"steps": 6}, "transfer": {"steps": 5}}
+    config = replace(config, overrides=overrides)
+    passes = {}
+    for name in ("auto", "auto-only-headless+long"):
+        directory = tmp_path / name
+        run = train_method(name, drawn(material), material, ranking_of(material), config, directory=directory)
+        passes[name, run.record["chosen"]] = run.record["images_trained"]
+    assert passes == {("auto", "stacked"): 4 * 24, ("auto-only-headless+long", "transfer"): 6 * 24}
+
+
 def test_the_choice_stands_in_the_record(material: Material, config: RunConfig, tmp_path: Path) -> None:
-    ranking = Ranking("parc", 10, tuple(RankedSource(each, 0.5, {}, 0.0) for each in material.outputs))
-    run = train_method("auto-only-source", drawn(material), material, ranking, config, directory=tmp_path / "run")
+    directory = tmp_path / "run"
+    run = train_method("auto-only-source", drawn(material), material, ranking_of(material), config, directory=directory)
     assert (run.record["method"], run.record["chosen"]) == ("auto-only-source", "stacked-only-source")
     assert run.record["weights"] == {"source": 1.0}

@@ -11,12 +11,12 @@ from scipy.special import log_softmax, softmax
 
 from potstill.distillation.propagation import neighbour_graph, propagate
 from potstill.errors import SimilarityError
-from potstill.probes import assign_folds, fit_probe, fit_temperature, held_out_logits, probe_logits
+from potstill.probes import assign_folds, can_be_held_out, fit_probe, fit_temperature, held_out_logits, probe_logits
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
-STACK_VERSION = 2
+STACK_VERSION = 3
 """Of the numbers below and the procedure: a kept stack of another version is not taken over."""
 
 POWER = 2
@@ -54,7 +54,12 @@ class Stack:
 
     def record(self) -> dict[str, float | None]:
         """What a result says of it beside the weights."""
-        return {"propagation": self.propagation, "held_out_loss": self.loss, "held_out_accuracy": self.accuracy}
+        return {
+            "version": STACK_VERSION,
+            "propagation": self.propagation,
+            "held_out_loss": self.loss,
+            "held_out_accuracy": self.accuracy,
+        }
 
 
 @dataclass(frozen=True)
@@ -156,17 +161,29 @@ def _weights(directions: Mapping[str, Floats], known: _Labeled) -> dict[str, flo
 
 
 def _merit(features: Floats, known: _Labeled) -> float:
-    """Of a probe that left an image's group out, accuracy times the geometric mean of the label's probability.
+    """Accuracy times the geometric mean of the label's probability; 0 if nothing can be held out."""
+    held_out = judge_source(features, known.labels, known.num_classes, known.groups)
+    return 0.0 if held_out is None else held_out[0] * float(np.exp(-held_out[1]))
 
-    0 if no class has two images.
+
+def judge_source(features: Floats, labels: Indices, num_classes: int, groups: Indices) -> tuple[float, float] | None:
+    """Accuracy and mean cross-entropy in nats of a probe on labeled images that it left out with their groups.
+
+    Args:
+        features: `(L, D)`.
+        labels: `(L,)`.
+        num_classes: C.
+        groups: `(L,)` numbers.
+
+    Returns:
+        None if no image leaves a label of its class behind.
     """
-    judged = np.bincount(known.labels)[known.labels] > 1
+    judged = can_be_held_out(labels, groups)
     if not judged.any():
-        return 0.0
-    logits = held_out_logits(features, known.labels, known.num_classes, groups=known.groups)[judged]
-    labels = known.labels[judged]
-    log_probs = log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
-    return float((logits.argmax(axis=1) == labels).mean() * np.exp(log_probs.mean()))
+        return None
+    logits = held_out_logits(features, labels, num_classes, groups=groups)[judged]
+    log_probs = log_softmax(logits, axis=1)[np.arange(len(logits)), labels[judged]]
+    return float((logits.argmax(axis=1) == labels[judged]).mean()), -float(log_probs.mean())
 
 
 def _finished(joined: Floats, known: _Labeled) -> tuple[Floats, _Finish]:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from potstill.config import RunConfig
 from potstill.distillation.stacking import Stack, stack_sources
-from potstill.errors import UsageError
-from potstill.pipeline.methods import MethodChoice
+from potstill.pipeline.methods import MethodChoice, parse_method
 from potstill.pipeline.pool_stack import settle_stack
 from potstill.pipeline.pool_views import rows_of
 from potstill.pipeline.preparation import Material, cache_dir_of
 from potstill.pipeline.relatedness import student_features
-from potstill.pipeline.source_use import source_weights
+from potstill.pipeline.source_use import require_usable_sources, source_weights
 from potstill.types import Ranking, Target
-
-OWN_STACK_IMAGES = 1000
-"""Unlabeled images beside the labeled ones that the student's own features are judged on."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +29,10 @@ def choose_method(
     """What `auto` means on this label draw; labeled training images alone are asked.
 
     `stacked` if the stack of the sources gives held-out labels a lower cross-entropy than the student's own initial
-    features do, stacked in the same way; else `transfer`, which no source can harm. Where all pool images are labeled
-    there is nothing that a stack could add a label to, and `weighted` takes its place; so it does where no source has
-    features.
+    features do, stacked in the same way over the same pool; else `transfer`, which uses no source. The weights of the
+    sources have seen these labels, so the comparison is a little kind to many sources. Where all pool images are
+    labeled there is nothing that a stack could add a label to, and `weighted` takes its place; so it does where no
+    source has features. With one label a class nothing can be held out, and the sources are trusted.
 
     Args:
         choice: `auto`, perhaps with an ending: it is handed on to the method, and what it does to the sources is done
@@ -46,19 +41,24 @@ def choose_method(
         material: source outputs over the target's images.
         ranking: of the sources on this label draw.
         config: resolved.
+
+    Raises:
+        UnknownNameError: an ending names a source that is not there.
+        UsageError: the sources that `weighted` would take cannot be softened as the configuration asks.
     """
-    try:
-        weights = source_weights(choice, ranking, config)
-    except UsageError as error:
-        return AutomaticChoice("transfer", f"no source can be used: {error}")
+    if not ranking.scores():
+        return AutomaticChoice("transfer", f"no source has a {ranking.metric} score")
+    weights = source_weights(choice, ranking, config)
     ending = choice.name.removeprefix(choice.base)
     names = [name for name in (weights.used if weights else ()) if material.outputs[name].features is not None]
+    method = f"stacked{ending}" if target.split.unlabeled and names else f"weighted{ending}"
+    if method.startswith("weighted"):
+        require_usable_sources(parse_method(method), ranking, material, config)
     if not names:
-        return AutomaticChoice(f"weighted{ending}", "no source has features, so their answers are all there is")
-    method = f"stacked{ending}" if target.split.unlabeled else f"weighted{ending}"
+        return AutomaticChoice(method, "no source has features, so their answers are all there is")
     pool = tuple(sorted(target.split.pool))
     stack = settle_stack(material, target, names, pool, cache_dir_of(config), shuffled=choice.shuffled)
-    own = _own_stack(target, config)
+    own = _own_stack(target, pool, config)
     if stack.loss is None or own.loss is None:
         return AutomaticChoice(method, "the labels are too few to tell whether the sources help, so they are trusted")
     figures = (
@@ -70,16 +70,12 @@ def choose_method(
     return AutomaticChoice("transfer", f"the sources know your classes no better than the student does ({figures})")
 
 
-def _own_stack(target: Target, config: RunConfig) -> Stack:
-    """The stack whose only source are the student's initial features."""
-    labeled, unlabeled = target.split.labeled, tuple(sorted(target.split.unlabeled))
-    if len(unlabeled) > OWN_STACK_IMAGES:
-        drawn = np.random.default_rng(config.seed).choice(len(unlabeled), OWN_STACK_IMAGES, replace=False)
-        unlabeled = tuple(unlabeled[row] for row in sorted(drawn))
-    shown = (*labeled, *unlabeled)
+def _own_stack(target: Target, pool: tuple[str, ...], config: RunConfig) -> Stack:
+    """The stack whose only source are the student's initial features; it costs a forward pass over the pool."""
+    labeled = target.split.labeled
     return stack_sources(
-        {"student": student_features(target, shown, config)},
-        rows_of(labeled, shown),
+        {"student": student_features(target, pool, config)},
+        rows_of(labeled, pool),
         target.labels_of(labeled),
         len(target.classes),
         groups=[target.groups.get(image_id, image_id) for image_id in labeled],

@@ -14,7 +14,7 @@ from potstill.config import RunConfig
 from potstill.data import prepare_images, scoring_ids
 from potstill.data.preprocessing import normalise
 from potstill.models import create_model, features_of
-from potstill.pipeline.preparation import Material, student_preprocessing
+from potstill.pipeline.preparation import Material, device_of, student_preprocessing
 from potstill.probes import out_of_fold_probs
 from potstill.types import Ranking, Target
 
@@ -51,7 +51,7 @@ def judge_relatedness(material: Material, target: Target, ranking: Ranking, conf
         return Relatedness(
             None,
             f"Some classes have a single labeled image: too few to tell whether {names[0]}, which ranks first, is "
-            "really related. The weights follow the similarity scores alone.",
+            "really related.",
         )
     own = _right_out_of_fold(student_features(target, ids, config), labels, target)
     right = {name: _right_out_of_fold(_source_features(material, name, ids), labels, target) for name in names}
@@ -69,7 +69,7 @@ def judge_relatedness(material: Material, target: Target, ranking: Ranking, conf
     else:
         sentence = (
             f"No source is clearly related: the best one, {best}, does not separate your classes clearly better than "
-            f"the student's initial features {figures}. Distillation may not help."
+            f"the student's initial features {figures}."
         )
     return Relatedness(low > 0, sentence, best, gain, (low, high))
 
@@ -100,10 +100,12 @@ def student_features(target: Target, ids: Sequence[str], config: RunConfig) -> n
         ignore_classifier=True,
         offline=config.offline,
     ).eval()
+    device = torch.device(device_of(config))
+    model = model.to(device)
     preprocessing = student_preprocessing(config)
     with torch.inference_mode():
         parts = [
-            features_of(model, normalise(pixels, preprocessing.mean, preprocessing.std)).numpy()
+            features_of(model, normalise(pixels, preprocessing.mean, preprocessing.std).to(device)).cpu().numpy()
             for _, pixels in prepare_images(target.files, ids, preprocessing=preprocessing, workers=config.workers)
         ]
     return np.concatenate(parts).astype(np.float64)

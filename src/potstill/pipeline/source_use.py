@@ -73,8 +73,8 @@ def require_usable_sources(choice: MethodChoice, ranking: Ranking, material: Mat
         UsageError: a source that the method takes cannot be softened so, none has features, or none can be started at.
         UnknownNameError, WeightingError: as in `source_weights`.
     """
-    if choice.method.chooses:
-        return  # it uses no source that cannot be used
+    if choice.method.chooses and not ranking.scores():
+        return  # it does without them
     weights = source_weights(choice, ranking, config)
     config = overridden(config, choice.name, choice.base)
     if weights is not None and choice.method.taught_by == "stack":

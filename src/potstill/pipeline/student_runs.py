@@ -65,14 +65,15 @@ def train_method(
         weights: source weights instead of those that the method makes from the ranking; weak ones are dropped alike.
         progress: told after each step.
     """
-    choice, automatic = parse_method(method), None
-    if choice.method.chooses:
-        automatic = choose_method(choice, target, material, ranking, config)
+    asked = choice = parse_method(method)
+    automatic = None
+    if asked.method.chooses:
+        automatic = choose_method(asked, target, material, ranking, config)
         choice = parse_method(automatic.method)
         log.info("%s is %s: %s", method, automatic.method, automatic.reason)
     if choice.method.reads_hidden_labels:
         target = _with_all_labels(target)
-    config = overridden(config, choice.name, choice.base)
+    config = overridden(config, asked.name, asked.base, choice.name, choice.base)
     if weights is None:
         weights = source_weights(choice, ranking, config)
     else:

@@ -43,12 +43,20 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 def calibrate(ridge: Ridge, index: Int64s, members: Int64s, penalty: float | None) -> tuple[float, float, Float64s]:
     """Penalty (chosen, if None) and temperature by held-out predictions, and these predictions `(N, C)`."""
-    # Only images that leave a label of their class behind say something about predictions of unseen images.
-    judged = np.bincount(index)[index] > _same_class_in_group(index, members)
+    judged = can_be_held_out(index, members)
     penalty = _choose_penalty(ridge, members, judged) if penalty is None else penalty
     held_out = ridge.targets + ridge.shares - ridge.held_out_residuals(penalty, members)
     seen = np.where(ridge.shares > 0, held_out, ABSENT_LOGIT)[judged]
     return penalty, _temperature(seen, index[judged], USUAL_TEMPERATURE), held_out
+
+
+def can_be_held_out(index: Int64s, members: Int64s) -> npt.NDArray[np.bool_]:
+    """Whether an image that is left out with its group leaves a label of its class behind, `(N,)`.
+
+    Only such images say something about predictions of unseen ones. `index` and `members` `(N,)` are numbers of
+    classes and of groups.
+    """
+    return np.asarray(np.bincount(index)[index] > _same_class_in_group(index, members))
 
 
 def _choose_penalty(ridge: Ridge, members: Int64s, judged: npt.NDArray[np.bool_]) -> float:

@@ -49,8 +49,10 @@ def record_features(model: nn.Module, images: Tensor) -> RecordedFeatures | None
     """The recorded backbone, or None for a model that cannot be recorded, such as one that looks at its numbers."""
     try:
         return RecordedFeatures(model, images)
+    except torch.OutOfMemoryError:
+        raise  # without a record, too, the step would need nearly as much
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         log.warning("The student's steps are not recorded, so they may be slower on this GPU: %s", reason)
         return None
 
