@@ -16,7 +16,7 @@ from potstill.reporting import read_json, read_predictions
 Run = Callable[..., Any]
 METHODS = (
     "transfer,probe,pseudo-label,fixmatch,softmatch,nearest,equal,weighted,weighted-without-source,stacked,self-distilled,"
-    "start-nearest,ceiling"
+    "start-nearest,source-finetune,auto,ceiling"
 )
 
 
@@ -188,6 +188,10 @@ def test_compare_resumes_report_and_paired_statistics(
     assert by_name["weighted-without-source", 0]["weights"] == {"headless": 1.0}
     assert by_name["start-nearest", 0]["weights"] == {"headless": 1.0}  # the only one of the student's architecture
     assert not list(root.glob("*/teacher"))
+    finetuned = by_name["source-finetune", 0]
+    (started,) = finetuned["weights"]
+    assert finetuned["student"]["name"] == {"source": "timm/test_resnet", "headless": "timm/test_efficientnet"}[started]
+    assert by_name["auto", 0]["chosen"] in ("stacked", "transfer")
     assert by_name["transfer", 0]["images_trained"] == 4 * 24
     assert by_name["fixmatch", 0]["images_seen"] > by_name["fixmatch", 0]["images_trained"]
     assert results["references"][0]["name"] == "source-probe"

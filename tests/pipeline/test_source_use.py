@@ -77,7 +77,8 @@ def test_what_a_method_needs_of_its_sources_is_noticed_before_training(material:
     require_usable_sources(start, ranking, material, config)
     weights = source_weights(start, ranking, config)
     assert weights is not None
-    assert source_to_start_at(weights, material, config) == "headless"
+    assert source_to_start_at(start, weights, material, config) == "headless"
+    assert source_to_start_at(parse_method("source-finetune"), weights, material, config) == "source"
     with pytest.raises(UsageError, match="No source of the zoo is a timm/test_efficientnet with a weights file"):
         require_usable_sources(parse_method("start-nearest-without-headless"), ranking, material, config)
     # The stack reads features, so that logits cannot be softened concerns it not; without features it has nothing.

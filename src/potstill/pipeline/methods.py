@@ -42,14 +42,16 @@ class Method:
     weights ("config" for the configured scheme), None for a method without sources. `taught_by` says who gives every
     pool image probabilities of the target's classes before the student trains: the stack of the sources, or a student
     that learnt the labels alone. `starts_at_source`: the student's initial weights are those of the best-ranked source
-    of its architecture. `reads_hidden_labels`: all labels of the pool are visible to it.
-    `chooses`: it stands for another method, which is chosen on the label draw.
+    of its architecture, or, if it `becomes_source`, of the best-ranked source, whose architecture and input it takes:
+    a reference, since that student costs what the source costs. `reads_hidden_labels`: all labels of the pool are
+    visible to it. `chooses`: it stands for another method, which is chosen on the label draw.
     """
 
     rows: Callable[[RunConfig], BatchPlan] | None
     scheme: str | None = None
     taught_by: Literal["stack", "student"] | None = None
     starts_at_source: bool = False
+    becomes_source: bool = False
     reads_hidden_labels: bool = False
     chooses: bool = False
 
@@ -72,6 +74,7 @@ METHODS: dict[str, Method] = {
     "stacked": Method(_labeled_and_strong_rows, scheme="equal", taught_by="stack"),
     "self-distilled": Method(_labeled_and_strong_rows, taught_by="student"),
     "start-nearest": Method(_labeled_rows, scheme="equal", starts_at_source=True),
+    "source-finetune": Method(_labeled_rows, scheme="equal", starts_at_source=True, becomes_source=True),
     "ceiling": Method(_labeled_rows, reads_hidden_labels=True),
     "auto": Method(_labeled_and_strong_rows, scheme="equal", chooses=True),
 }

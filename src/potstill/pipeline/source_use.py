@@ -24,7 +24,7 @@ from potstill.pipeline.methods import MethodChoice
 from potstill.pipeline.pool_clusters import require_features
 from potstill.pipeline.preparation import Material
 from potstill.similarity import RANKERS, SIMILARITIES
-from potstill.types import RankedSource, Ranking, SourceLogits, SourceOutputs, SourceWeights
+from potstill.types import RankedSource, Ranking, SourceLogits, SourceOutputs, SourceSpec, SourceWeights
 from potstill.weighting import drop_weak, weigh
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def require_usable_sources(choice: MethodChoice, ranking: Ranking, material: Mat
     if weights is not None and choice.method.taught_by == "stack":
         stackable_sources(weights, material)
     if weights is not None and choice.method.starts_at_source:
-        source_to_start_at(weights, material, config)
+        source_to_start_at(choice, weights, material, config)
     for name in weights.used if weights and choice.method.imitates else ():
         outputs = material.outputs[name]
         if outputs.logits is None:  # clusters can be softened in any way
@@ -104,17 +104,25 @@ def stackable_sources(weights: SourceWeights, material: Material) -> tuple[str, 
     return names
 
 
-def source_to_start_at(weights: SourceWeights, material: Material, config: RunConfig) -> str:
-    """The best-ranked source that has the student's architecture and a weights file.
+def source_to_start_at(choice: MethodChoice, weights: SourceWeights, material: Material, config: RunConfig) -> str:
+    """The best-ranked source that a student can start at: one of its own architecture that has a weights file.
+
+    For a student that becomes its source any model of timm serves.
 
     Raises:
         UsageError: there is none.
     """
     for name in weights.values:
         spec = material.zoo.sources[name]
-        if spec.model == config.student and spec.weights is not None:
+        if spec.model.startswith("timm/") if choice.method.becomes_source else _is_start_of(config.student, spec):
             return name
+    if choice.method.becomes_source:
+        raise UsageError("No source of the zoo is a model of timm, so none can be fine-tuned.")
     raise UsageError(f"No source of the zoo is a {config.student} with a weights file, so no student can start at one.")
+
+
+def _is_start_of(student: str, spec: SourceSpec) -> bool:
+    return spec.model == student and spec.weights is not None
 
 
 def _why_unscored(row: RankedSource, metric: str) -> str | None:

@@ -22,8 +22,9 @@ from potstill.pipeline.source_use import source_to_start_at, source_weights, sta
 from potstill.pipeline.student_evaluation import evaluate_student
 from potstill.pipeline.student_training import fit_probe_student
 from potstill.pipeline.together import train_together
+from potstill.sources.opening import timm_preprocessing
 from potstill.training.processes import process_count
-from potstill.types import Evaluation, Progress, Ranking, SourceWeights, Target, no_progress
+from potstill.types import Evaluation, Preprocessing, Progress, Ranking, SourceSpec, SourceWeights, Target, no_progress
 from potstill.weighting import drop_weak
 
 log = logging.getLogger(__name__)
@@ -83,9 +84,12 @@ def train_method(
         pool, names = tuple(sorted(target.split.pool)), stackable_sources(weights, material)
         stack = settle_stack(material, target, names, pool, cache_dir_of(config), shuffled=choice.shuffled)
         weights = drop_weak(SourceWeights("stack", stack.shares), minimum=config.min_weight)
-    if choice.method.starts_at_source and weights is not None:
-        weights = SourceWeights("nearest", {source_to_start_at(weights, material, config): 1.0})
     preprocessing = student_preprocessing(config)
+    if choice.method.starts_at_source and weights is not None:
+        start = source_to_start_at(choice, weights, material, config)
+        weights = SourceWeights("nearest", {start: 1.0})
+        if choice.method.becomes_source:
+            config, preprocessing = _as_source(config, material.zoo.sources[start])
     write_plan(directory, target, material, ranking, weights, config)
     started = time.monotonic()
     if choice.method.rows is None:
@@ -139,6 +143,13 @@ def announce_students(count: int, config: RunConfig) -> None:
         if count > 1:
             message += f" each: up to about {count * config.minutes:g} minutes in all"
     log.info("%s", message)
+
+
+def _as_source(config: RunConfig, spec: SourceSpec) -> tuple[RunConfig, Preprocessing]:
+    """The configuration of a student that is the source, and its input: the source's, but the whole image is seen."""
+    preprocessing = replace(timm_preprocessing(spec), crop=1.0)
+    config = replace(config, student=spec.model, student_weights=spec.weights, image_size=preprocessing.image_size)
+    return config, preprocessing
 
 
 def _with_all_labels(target: Target) -> Target:

@@ -30,6 +30,7 @@ _MEANINGS = {
     "stacked": "taught the target's classes by what all sources say together",
     "self-distilled": "taught by an earlier student that was trained on the labeled images only (no sources)",
     "start-nearest": "trained on the labeled images only, from the weights of the most related source",
+    "source-finetune": "the most related source itself, trained on the labeled images; it costs what the source costs",
     "auto": "the method that Potstill chose from the training labels",
     "ceiling": "trained with all training labels, also those that the others do not see",
 }

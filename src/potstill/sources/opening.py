@@ -149,7 +149,7 @@ def _open_timm(spec: SourceSpec, device: str, offline: bool) -> FrozenSource:
 
 def _frozen(spec: SourceSpec, model: nn.Module, device: str) -> FrozenSource:
     model = model.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    preprocessing = _timm_preprocessing(spec)
+    preprocessing = timm_preprocessing(spec)
     num_classes = int(model.num_classes)  # type: ignore[arg-type]
     blank = torch.zeros(1, 3, preprocessing.image_size, preprocessing.image_size, device=device)
     features, _ = _forward(spec.name, model, blank, num_classes)
@@ -174,7 +174,7 @@ def _timm_identity(spec: SourceSpec) -> dict[str, Any]:
     else:
         _check_weights(spec)
         weights = {"sha256": file_sha256(spec.weights)}
-    preprocessing = _timm_preprocessing(spec)
+    preprocessing = timm_preprocessing(spec)
     return {
         "kind": "timm",
         "architecture": architecture_of(spec.model).partition(".")[0],
@@ -190,7 +190,8 @@ def _timm_identity(spec: SourceSpec) -> dict[str, Any]:
     }
 
 
-def _timm_preprocessing(spec: SourceSpec) -> Preprocessing:
+def timm_preprocessing(spec: SourceSpec) -> Preprocessing:
+    """What a source of timm is fed with: the model's own, but for what the zoo file says."""
     return preprocessing_of(
         pretrained_cfg_of(spec.model),
         image_size=spec.image_size,
