@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from semilearn import get_config
 from semilearn.algorithms.fixmatch import FixMatch
 from torch import Tensor, nn
@@ -86,7 +86,7 @@ def main() -> None:
     algorithm.scheduler = torch.optim.lr_scheduler.LambdaLR(
         algorithm.optimizer, lambda step: rates[min(step, len(rates) - 1)] / max(rates)
     )
-    losses = []
+    looks = []
     for step in range(len(rates)):
         with np.load(folder / "batches" / f"{step}.npz") as arrays:
             views = {
@@ -95,14 +95,19 @@ def main() -> None:
                 "x_ulb_w": normalised(arrays["weak"]),
                 "x_ulb_s": normalised(arrays["strong"]),
             }
+        if step in exercise["looks"]:
+            state = {name: value.clone() for name, value in algorithm.model.model.state_dict().items()}
+            save_file(state, folder / f"look-{step}.safetensors")
         algorithm.call_hook("before_train_step")
         algorithm.out_dict, algorithm.log_dict = algorithm.train_step(**views)
         algorithm.call_hook("after_train_step")
-        losses.append(float(algorithm.log_dict["train/total_loss"]))
+        if step in exercise["looks"]:
+            names = ("sup_loss", "unsup_loss", "total_loss")
+            looks.append([float(algorithm.log_dict[f"train/{name}"]) for name in names])
         algorithm.it += 1
     with np.load(folder / "test.npz") as arrays:
         images, labels = normalised(arrays["images"]), arrays["labels"]
-    found: dict[str, Any] = {"losses": losses}
+    found: dict[str, Any] = {"looks": looks}
     for name, model in (("usb", algorithm.ema_model), ("usb_without_average", algorithm.model)):
         model.eval()
         with torch.inference_mode():

@@ -5,7 +5,9 @@
 
 Target, settings and label draws are those of the suite's development targets. What is shared: initial weights, every
 batch with its views, learning rates, momentum and weight decay. USB's own are the loss, the threshold's hook, the
-optimizer's parameter groups and the average of the weights. Written to benchmarks/results/suite/fixmatch_check.json.
+optimizer's parameter groups and the average of the weights. Two trainings soon differ, as do two layouts of the same
+weights in memory; so the losses are compared on the peer's own weights, too. Written to
+benchmarks/results/suite/fixmatch_check.json.
 """
 
 from __future__ import annotations
@@ -21,14 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from peers.install import python_of  # noqa: E402
+from potstill.baselines.fixmatch import fixmatch_objective  # noqa: E402
 from potstill.data import ViewDataset, open_squares, resized_size  # noqa: E402
 from potstill.pipeline.comparison import Comparison, LabelDraw, WholeProgress  # noqa: E402
 from potstill.pipeline.methods import parse_method  # noqa: E402
@@ -38,15 +42,15 @@ from potstill.pipeline.student_training import plan_of  # noqa: E402
 from potstill.training.batches import TrainingBatches  # noqa: E402
 from potstill.training.optimization import Optimization  # noqa: E402
 from potstill.training.schedule import learning_rate  # noqa: E402
-from potstill.training.student import build_student  # noqa: E402
-from potstill.types import no_progress  # noqa: E402
+from potstill.training.student import Student, build_student  # noqa: E402
+from potstill.types import Batch, no_progress  # noqa: E402
 from suite.jobs import prepare  # noqa: E402
 from suite.run import PROTOCOL, RESULTS, jobs_of  # noqa: E402
 from suite.zoo import DATA  # noqa: E402
 
 RATIO, THRESHOLD = 2, 0.95
 TARGETS, SEEDS = ("scanned-digits", "lower-case"), 3
-EARLY = 20  # steps after which rounding and small differences of the optimizers have hardly grown
+LOOKS = (0, 20, 100, 200, 300)  # steps at which the two losses are compared on the peer's weights
 PEER = ROOT / "benchmarks" / "peers" / "usb_fixmatch.py"
 
 
@@ -129,6 +133,7 @@ def write_exercise(comparison: Comparison, draw: LabelDraw, folder: Path) -> Non
         "momentum": optimization.momentum,
         "weight_decay": optimization.weight_decay,
         "ema": optimization.ema,
+        "looks": LOOKS,
         "mean": preprocessing.mean,
         "std": preprocessing.std,
     }
@@ -136,7 +141,7 @@ def write_exercise(comparison: Comparison, draw: LabelDraw, folder: Path) -> Non
 
 
 def peer_training(folder: Path) -> dict[str, Any]:
-    """USB's FixMatch on the exercise: accuracies, and the loss of every step."""
+    """USB's FixMatch on the exercise: accuracies, and the losses of the steps that are looked at."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [str(python_of("semilearn")), str(PEER), str(folder)]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
@@ -144,14 +149,33 @@ def peer_training(folder: Path) -> dict[str, Any]:
     return found
 
 
-def loss_differences(history: Path, losses: list[float]) -> dict[str, float]:
-    """Mean difference of the losses of equal steps, as a share of theirs, over the steps that our history tells of."""
-    ours = {row["step"]: row["loss"] for row in map(json.loads, history.read_text(encoding="utf-8").splitlines())}
-    spans = {f"steps 1 to {last}": range(1, last + 1) for last in (EARLY, len(losses))}
-    return {
-        name: float(np.mean([abs(ours[step] - losses[step - 1]) / losses[step - 1] for step in span if step in ours]))
-        for name, span in spans.items()
-    }
+def loss_differences(folder: Path, theirs: list[list[float]]) -> list[float]:
+    """The largest difference of supervised, unlabeled and whole loss at each step looked at, as a share of the whole.
+
+    Our objective gets the weights that the peer had before the step, and the step's batch.
+    """
+    exercise = json.loads((folder / "exercise.json").read_text(encoding="utf-8"))
+    model = timm.create_model(exercise["model"], num_classes=exercise["classes"])
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean, std = (torch.tensor(exercise[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    student, objective = Student(model, {}), fixmatch_objective(threshold=exercise["threshold"])
+    found = []
+    for step, (supervised, unlabeled, whole) in zip(exercise["looks"], theirs, strict=True):
+        model.load_state_dict(load_file(folder / f"look-{step}.safetensors"))
+        model.train()
+        with np.load(folder / "batches" / f"{step}.npz") as arrays:
+            views = {
+                name: ((torch.from_numpy(arrays[name]).float() / 255 - mean) / std).contiguous(
+                    memory_format=torch.channels_last
+                )
+                for name in ("labeled", "weak", "strong")
+            }
+            labels = torch.from_numpy(arrays["labels"])
+        with torch.no_grad():
+            ours = objective(student, Batch(views["labeled"], labels, None, views["weak"], views["strong"]))
+        pairs = ((ours["supervised"], supervised), (ours["unlabeled"], unlabeled), (ours["loss"], whole))
+        found.append(max(abs(float(one) - other) for one, other in pairs) / whole)
+    return found
 
 
 def main() -> None:
@@ -172,7 +196,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 write_exercise(comparison, draw, Path(folder))
                 theirs = peer_training(Path(folder))
-            differences = loss_differences(comparison.output / ours["path"] / "metrics.jsonl", theirs.pop("losses"))
+                differences = loss_differences(Path(folder), theirs.pop("looks"))
             rows.append(
                 {"target": target, "seed": seed, "ours": ours["accuracy"], **theirs, "loss_differences": differences}
             )
