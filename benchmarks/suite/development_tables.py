@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from suite.statistics import read_table
+from suite.estimates import read_table
 from tables import UNMEASURED, table
 
 

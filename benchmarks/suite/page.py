@@ -21,9 +21,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from potstill.distillation.stacking import STACK_VERSION  # noqa: E402
 from suite.build import CHECKSUMS  # noqa: E402
 from suite.development_tables import check_table, guard_table, stack_weights_table, sweep_table, trials_table  # noqa: E402
+from suite.estimates import Estimate, Table, read_table  # noqa: E402
 from suite.run import PROTOCOL, RESULTS  # noqa: E402
 from suite.source_choice import choice_table  # noqa: E402
-from suite.statistics import Estimate, Table, read_table  # noqa: E402
 from suite.tasks import TASKS  # noqa: E402
 from tables import UNMEASURED, table, write_tables  # noqa: E402
 

@@ -30,8 +30,8 @@ from potstill.data import redraw_labels, scoring_ids  # noqa: E402
 from potstill.pipeline.preparation import Material, gather_material, open_configured  # noqa: E402
 from potstill.similarity import BASELINES, RANKERS, SIMILARITIES, Given, rank_sources  # noqa: E402
 from potstill.types import Target  # noqa: E402
+from suite.estimates import TargetRuns, read_table  # noqa: E402
 from suite.run import PROTOCOL, RESULTS, jobs_of  # noqa: E402
-from suite.statistics import TargetRuns, read_table  # noqa: E402
 from suite.zoo import DATA  # noqa: E402
 from tables import UNMEASURED, table  # noqa: E402
 

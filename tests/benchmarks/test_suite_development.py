@@ -13,10 +13,10 @@ from potstill.data import redraw_labels
 from potstill.pipeline.preparation import gather_material, open_configured
 from suite.development import TARGETS
 from suite.development_tables import guard_table, stack_weights_table
+from suite.estimates import TargetRuns
 from suite.run import PROTOCOL
 from suite.source_choice import CHANCE, METRICS, accuracies_in_halves, choice_table, cross_fitted_regrets, scores_on
 from suite.stack_weights import SCHEMES, accuracies
-from suite.statistics import TargetRuns
 
 
 def test_every_scheme_reads_telling_sources(digits: Path, models: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import yaml
 
 from potstill.evaluation import RunPredictions, summarise_runs
 from potstill.pipeline.methods import parse_method
+from suite.estimates import Table, TargetRuns, over_kinds, read_table
 from suite.page import PAGE, compared_methods, tables_of, too_easy
 from suite.run import PROTOCOL, RESULTS
-from suite.statistics import Table, TargetRuns, over_kinds, read_table
 from suite.tasks import TASKS
 from tables import differing_tables
 

@@ -16,9 +16,9 @@ import yaml
 from potstill.config import overridden
 from potstill.pipeline.comparison import compare
 from suite import run
+from suite.estimates import read_table
 from suite.jobs import Job
 from suite.quick import quick_targets
-from suite.statistics import read_table
 from suite.tasks import TASKS
 from suite.workers import Answer, Request, Workers, train_all
 from suite.zoo import RECIPES, write_zoo
