@@ -8,15 +8,12 @@ out. Written to benchmarks/results/suite/guard.json.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -25,10 +22,10 @@ from potstill.data import redraw_labels  # noqa: E402
 from potstill.distillation.stacking import stack_sources  # noqa: E402
 from potstill.pipeline.pool_views import rows_of  # noqa: E402
 from potstill.pipeline.relatedness import student_features  # noqa: E402
-from suite.development import LABELS, development_materials  # noqa: E402
+from suite.development import LABELS, development_materials, measure_and_write  # noqa: E402
 from suite.run import RESULTS  # noqa: E402
 from suite.tasks import TASKS  # noqa: E402
-from suite.zoo import DATA, RECIPES  # noqa: E402
+from suite.zoo import RECIPES  # noqa: E402
 
 DRAWS = 3
 CHARACTERS = ("letters", "digits")
@@ -63,15 +60,5 @@ def measure(data: Path) -> Iterator[dict[str, Any]]:
                 yield {"target": name, **labels, "seed": seed, "held_out_loss": loss}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = list(measure(arguments.data))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "guard.json").write_text(json.dumps({"schema": 1, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    measure_and_write(measure, RESULTS / "guard.json", __doc__ or "")

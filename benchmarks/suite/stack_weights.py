@@ -9,8 +9,6 @@ benchmarks/results/suite/stack_weights.json.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.special import softmax
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,9 +26,8 @@ from potstill.distillation.stacking import judge_source, unit_directions  # noqa
 from potstill.pipeline.preparation import Material  # noqa: E402
 from potstill.probes import fit_probe, probe_logits  # noqa: E402
 from potstill.types import Target  # noqa: E402
-from suite.development import LABELS, development_materials  # noqa: E402
+from suite.development import LABELS, development_materials, measure_and_write  # noqa: E402
 from suite.run import RESULTS  # noqa: E402
-from suite.zoo import DATA  # noqa: E402
 
 DRAWS = 5
 Floats = npt.NDArray[np.float64]
@@ -87,16 +83,5 @@ def measure(data: Path) -> Iterator[dict[str, Any]]:
             print(name, labels, {scheme: round(100 * mean, 1) for scheme, mean in means.items()}, flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = list(measure(arguments.data))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    file = RESULTS / "stack_weights.json"
-    file.write_text(json.dumps({"schema": 1, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    measure_and_write(measure, RESULTS / "stack_weights.json", __doc__ or "")

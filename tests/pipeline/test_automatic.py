@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from potstill.config import RunConfig, build_config
+from potstill.config import RunConfig
 from potstill.data import redraw_labels
 from potstill.errors import UnknownNameError, UsageError
 from potstill.pipeline import automatic
@@ -19,25 +19,6 @@ from potstill.pipeline.preparation import Material, gather_material, open_config
 from potstill.pipeline.source_use import require_usable_sources
 from potstill.pipeline.student_runs import train_method
 from potstill.types import RankedSource, Ranking, Target
-
-
-@pytest.fixture
-def config(models: Path, tmp_path: Path) -> RunConfig:
-    return build_config(
-        {
-            "zoo": str(models / "zoo.yaml"),
-            "cache_dir": tmp_path / "cache",
-            "student": "timm/test_efficientnet",
-            "student_weights": models / "student.safetensors",
-            "image_size": 32,
-            "steps": 2,
-            "batch_size": 24,
-            "offline": True,
-            "precision": "float32",
-            "memory_format": "contiguous",
-            "device": "cpu",
-        }
-    )
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import potstill as ps
-from potstill.config import RunConfig, build_config
+from potstill.config import RunConfig
 from potstill.distillation.clusters import cluster_sample, find_clusters
 from potstill.distillation.softening import entropy_shares
 from potstill.errors import CacheError, OutputError, UsageError, WeightingError
@@ -23,22 +23,6 @@ from potstill.pipeline.pool_clusters import clusters_of, settle_clusters
 from potstill.pipeline.preparation import Material, cache_dir_of, gather_material, open_configured
 from potstill.pipeline.source_use import require_usable_sources, source_answers, source_to_start_at, source_weights
 from potstill.types import RankedSource, Ranking, SourceWeights
-
-
-@pytest.fixture
-def config(models: Path, tmp_path: Path) -> RunConfig:
-    return build_config(
-        {
-            "zoo": str(models / "zoo.yaml"),
-            "cache_dir": tmp_path / "cache",
-            "student": "timm/test_efficientnet",
-            "student_weights": models / "student.safetensors",
-            "image_size": 32,
-            "steps": 2,
-            "batch_size": 24,
-            "offline": True,
-        }
-    )
 
 
 @pytest.fixture
