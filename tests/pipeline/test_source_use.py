@@ -190,7 +190,7 @@ def test_it_is_said_how_many_students_share_the_minutes_before_the_first_is_trai
     def stop(*_: object, **__: object) -> None:
         raise Stopped
 
-    monkeypatch.setattr(comparison, "train_method", stop)
+    monkeypatch.setattr(comparison, "train_recipe", stop)
     monkeypatch.setattr(whole_run, "train_method", stop)
     with caplog.at_level(logging.INFO), pytest.raises(Stopped):
         ps.compare(

@@ -24,10 +24,11 @@ from potstill.pipeline.preparation import (
     without_sources,
 )
 from potstill.pipeline.ranking import rank_material, ranking_record
+from potstill.pipeline.recipes import same_student, settle_recipe, take_over
 from potstill.pipeline.run_files import finished_on
 from potstill.pipeline.settling import settle_config
 from potstill.pipeline.source_use import require_usable_sources
-from potstill.pipeline.student_runs import announce_students, train_method
+from potstill.pipeline.student_runs import announce_students, train_recipe
 from potstill.probes import fit_probe, probe_logits
 from potstill.reporting import (
     claim_directory,
@@ -64,7 +65,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train every method on every label draw and compare them by paired statistics.
 
-    A finished (method, seed) of an earlier, interrupted call is not run again.
+    A finished (method, seed) of an earlier, interrupted call is not run again, nor is a student trained twice because
+    `auto` stands for another of the methods: both rows have it, the later one with `same_student_as`.
 
     Args:
         data: the target.
@@ -142,17 +144,14 @@ class Comparison:
             progress.skip()
             finished: dict[str, Any] = read_json(directory / "results.json")
             return finished
+        recipe = settle_recipe(name, draw.target, self.material, draw.ranking, replace(self.config, seed=seed))
+        if (twin := same_student(recipe, self._finished_directories([draw]))) is not None:
+            progress.skip()
+            log.info("%s, seed %d is the student of %s.", name, seed, twin.name)
+            return take_over(twin, directory, recipe)
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            run = train_method(
-                name,
-                draw.target,
-                self.material,
-                draw.ranking,
-                replace(self.config, seed=seed),
-                directory=directory,
-                progress=progress,
-            )
+            run = train_recipe(recipe, draw.target, self.material, draw.ranking, directory=directory, progress=progress)
         except DivergedError as error:
             log.warning("%s, seed %d failed: %s", name, seed, error)
             return {"method": name, "seed": seed, "status": "failed", "path": directory.name, "error": str(error)}
@@ -178,13 +177,11 @@ class Comparison:
 
     def finished(self) -> list[dict[str, Any]]:
         """What `run` gave for every run that is finished."""
-        directories = [
-            self._directory(choice.name, draw)
-            for draw in self.draws
-            for choice in self.choices
-            if finished_on(self._directory(choice.name, draw), draw.target)
-        ]
-        return [read_json(directory / "results.json") for directory in directories]
+        return [read_json(directory / "results.json") for directory in self._finished_directories(self.draws)]
+
+    def _finished_directories(self, draws: Sequence[LabelDraw]) -> list[Path]:
+        runs = [(self._directory(choice.name, draw), draw) for draw in draws for choice in self.choices]
+        return [directory for directory, draw in runs if finished_on(directory, draw.target)]
 
     @cached_property
     def _references(self) -> list[dict[str, Any]]:

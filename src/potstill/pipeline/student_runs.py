@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from potstill.config import RunConfig, overridden
+from potstill.config import RunConfig
 from potstill.data import split_digest, target_fingerprint
 from potstill.deployment.student_directory import SavedStudent, load_student, save_student
 from potstill.evaluation import model_cost
-from potstill.pipeline.automatic import choose_method
-from potstill.pipeline.methods import parse_method
 from potstill.pipeline.pool_clusters import settle_clusters
 from potstill.pipeline.pool_stack import settle_stack
 from potstill.pipeline.preparation import Material, cache_dir_of, student_preprocessing
+from potstill.pipeline.recipes import Recipe, settle_recipe
 from potstill.pipeline.run_files import write_outcome, write_plan
 from potstill.pipeline.source_use import source_to_start_at, source_weights, stackable_sources
 from potstill.pipeline.student_evaluation import evaluate_student
@@ -66,15 +65,26 @@ def train_method(
         weights: source weights instead of those that the method makes from the ranking; weak ones are dropped alike.
         progress: told after each step.
     """
-    asked = choice = parse_method(method)
-    automatic = None
-    if asked.method.chooses:
-        automatic = choose_method(asked, target, material, ranking, config)
-        choice = parse_method(automatic.method)
-        log.info("%s is %s: %s", method, automatic.method, automatic.reason)
+    recipe = settle_recipe(method, target, material, ranking, config)
+    return train_recipe(recipe, target, material, ranking, directory=directory, weights=weights, progress=progress)
+
+
+def train_recipe(
+    recipe: Recipe,
+    target: Target,
+    material: Material,
+    ranking: Ranking,
+    *,
+    directory: Path,
+    weights: SourceWeights | None = None,
+    progress: Progress = no_progress,
+) -> StudentRun:
+    """`train_method` for a method whose settings are known; the arguments are those of that function."""
+    choice, config = recipe.choice, recipe.config
+    if recipe.reason is not None:
+        log.info("%s is %s: %s", recipe.asked.name, choice.name, recipe.reason)
     if choice.method.reads_hidden_labels:
         target = _with_all_labels(target)
-    config = overridden(config, asked.name, asked.base, choice.name, choice.base)
     if weights is None:
         weights = source_weights(choice, ranking, config)
     else:
@@ -110,7 +120,7 @@ def train_method(
     if config.use_val and target.split.val:
         val = evaluate_student(student, target, target.split.val, workers=config.workers)
     record: dict[str, Any] = {
-        "method": method,
+        "method": recipe.asked.name,
         "seed": target.split.seed,
         "status": "done",
         "path": directory.name,
@@ -123,13 +133,13 @@ def train_method(
         "student": {"name": name, **model_cost(trained.model, preprocessing.image_size)},
         "weights": dict(weights.values) if weights else None,
         **({"stack": stack.record()} if stack else {}),
-        **({"chosen": automatic.method, "reason": automatic.reason} if automatic else {}),
+        **recipe.said,
         "split_sha256": split_digest(target),
         "data_sha256": target_fingerprint(target),
     }
     write_outcome(directory, target, trained, evaluation, record)
     accuracy = "no test part" if record["accuracy"] is None else f"accuracy {100 * record['accuracy']:.1f} %"
-    log.info("%s, seed %d: %s after %.1f s", method, target.split.seed, accuracy, seconds)
+    log.info("%s, seed %d: %s after %.1f s", recipe.asked.name, target.split.seed, accuracy, seconds)
     return StudentRun(record, evaluation, student, directory)
 
 
