@@ -40,10 +40,10 @@ def zoo_of(*specs):
 
 
 def contents(cache_dir):
-    """Relative path -> bytes of every file below a cache, the lock apart."""
+    """Relative path -> bytes of every file of the entries of a cache, the lock apart."""
     return {
         str(path.relative_to(cache_dir)): path.read_bytes()
-        for path in sorted(cache_dir.rglob("*"))
+        for path in sorted((cache_dir / "outputs").rglob("*"))
         if path.is_file() and path.name != "lock"
     }
 
@@ -124,16 +124,18 @@ def test_one_bad_source_does_not_stop_the_others(target, spec, tmp_path):
     save_file(state, tmp_path / "bad.safetensors")
     bad = dataclasses.replace(spec, name="bad", weights=tmp_path / "bad.safetensors")
     absent = dataclasses.replace(spec, name="absent", weights=tmp_path / "none.safetensors")
-    planned = dataclasses.replace(spec, name="planned", model="onnx")
+    unfinished = dataclasses.replace(spec, name="unfinished", model="onnx")
     misfit = dataclasses.replace(spec, name="misfit", num_classes=9)
-    zoo = zoo_of(bad, absent, spec, planned, misfit)
+    zoo = zoo_of(bad, absent, spec, unfinished, misfit)
     outputs, errors = extract_outputs(target, zoo, list(target.files), cache_dir=tmp_path / "cache")
     assert list(outputs) == ["five"]
-    assert list(errors) == ["bad", "absent", "planned", "misfit"]
+    assert list(errors) == ["bad", "absent", "unfinished", "misfit"]
     assert "'bad' gives logits that are not finite" in errors["bad"]
     assert "fc.weight" in errors["misfit"]
-    with pytest.raises(SourceError, match=r"No source of the zoo 'test' gave outputs:\n  - absent: [\s\S]*- planned: "):
-        extract_outputs(target, zoo_of(absent, planned), list(target.files), cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        SourceError, match=r"No source of the zoo 'test' gave outputs:\n  - absent: [\s\S]*- unfinished: "
+    ):
+        extract_outputs(target, zoo_of(absent, unfinished), list(target.files), cache_dir=tmp_path / "cache")
 
 
 def test_sources_with_the_same_preprocessing_share_decoded_images(target, spec, headless, tmp_path):

@@ -28,8 +28,8 @@ def small_shards(monkeypatch):
 
 
 def contents(cache_dir):
-    """Relative path -> bytes of every file below a cache, the lock apart."""
-    files = (path for path in sorted(cache_dir.rglob("*")) if path.is_file() and path.name != "lock")
+    """Relative path -> bytes of every file of the entries of a cache, the lock apart."""
+    files = (path for path in sorted((cache_dir / "outputs").rglob("*")) if path.is_file() and path.name != "lock")
     return {str(path.relative_to(cache_dir)): path.read_bytes() for path in files}
 
 

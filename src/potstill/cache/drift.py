@@ -39,7 +39,7 @@ def check_versions(store: OutputStore, computer: RowComputer, view: int) -> None
     features, logits = computer.compute(compared, view, batch_size=store.batch_size)
     cached_features, cached_logits = store.read(compared)
     moved = 0.0
-    if cached_features is not None:
+    if cached_features is not None and features is not None:
         old, new = np.asarray(cached_features, dtype=np.float64), features.numpy().astype(np.float64)
         moved = float((np.linalg.norm(new - old, axis=1) / np.maximum(np.linalg.norm(new, axis=1), 1e-12)).max())
     if logits is not None and cached_logits is not None:

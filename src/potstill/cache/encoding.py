@@ -105,11 +105,11 @@ class ShardDraft:
         self._features: list[torch.Tensor] = []
         self._logits: list[Arrays] = []
 
-    def add(self, features: torch.Tensor, logits: torch.Tensor | None) -> None:
-        """Take a batch of float32 features `(B, D)` and logits `(B, Z)` or None."""
+    def add(self, features: torch.Tensor | None, logits: torch.Tensor | None) -> None:
+        """Take a batch of float32 features `(B, D)` and logits `(B, Z)`; one of them may be None."""
         if logits is not None:
             self._logits.append(encode_logits(logits, self._kept))
-        if logits is None or self._with_features:
+        if features is not None and (logits is None or self._with_features):
             self._features.append(features)
 
     def arrays(self, digests: Sequence[str]) -> Arrays:

@@ -15,6 +15,7 @@ from potstill.cache.drift import check_versions, library_versions
 from potstill.cache.encoding import ShardDraft, kept_classes
 from potstill.cache.images import ImageReader
 from potstill.cache.key import cache_key, key_fields
+from potstill.cache.known_files import KnownFiles
 from potstill.cache.rows import RowComputer
 from potstill.cache.store import OutputStore
 from potstill.errors import DataError, SourceError, UnknownNameError, UsageError
@@ -107,7 +108,7 @@ def extract_source(
             f"batch_size must be at least 1, workers and views at least 0, got {batch_size}, {workers} and {views}."
         )
     started = time.perf_counter()
-    identity = source_identity(spec)
+    identity = source_identity(spec, KnownFiles(cache_dir))
     entries = [_open_entry(cache_dir, identity, view, flip) for view in range(views + 1)]
     computer = RowComputer(
         partial(open_source, spec, device=device, offline=offline),
@@ -133,7 +134,7 @@ def extract_source(
         features=features,
         logits=logits,
         label_space="clusters" if logits is None else "source",
-        classes=spec.classes,
+        classes=_classes(spec, described),
         cost=SourceCost(
             forwards=computer.forwards,
             seconds=time.perf_counter() - started,
@@ -144,6 +145,12 @@ def extract_source(
         views=tuple(view_logits for _, view_logits in stored if view_logits is not None),
         view_features=tuple(view_features for view_features, _ in stored if view_features is not None),
     )
+
+
+def _classes(spec: SourceSpec, described: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names of the source's classes: those of the zoo file, or else those that the model itself knows."""
+    known = described.get("classes")
+    return spec.classes if spec.classes is not None or known is None else tuple(known)
 
 
 @dataclass(frozen=True)
@@ -221,6 +228,7 @@ def _first_manifest(computer: RowComputer, fields: Mapping[str, Any], batch_size
             "depth": source.depth,
             "feature_dim": source.feature_dim,
             "num_classes": source.num_classes,
+            **({"classes": list(source.classes)} if source.classes else {}),
         },
         "choices": {
             "batch_size": batch_size,

@@ -25,7 +25,7 @@ class ImageReader:
     """
 
     def __init__(self, files: Mapping[str, Path], *, memory_bytes: int = 512 * 2**20) -> None:
-        self._files = files
+        self.files = files
         self._free = memory_bytes
         self._kept: dict[tuple[str, int, str, float], Pixels] = {}
         self.decoded = 0
@@ -39,7 +39,7 @@ class ImageReader:
         squares = {name: self._kept[name] for name in names if name in self._kept}
         if len(squares) == len(set(names)):
             return tuple(squares[name] for name in names)
-        image = read_image(self._files[image_id])
+        image = read_image(self.files[image_id])
         # Two threads may both pass the test with one image's room left; the bound need not be exact.
         self.decoded += 1
         for name in names:

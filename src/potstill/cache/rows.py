@@ -1,4 +1,4 @@
-"""Run one source over image files: rows of features and logits by sha256, in batches of fixed composition."""
+"""Ask one source about image files: rows of features and logits by sha256, in batches of fixed composition."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from potstill.allocation import keep_freed_memory
 from potstill.cache.images import ImageReader, batches_of
 from potstill.data.preprocessing import normalise
 from potstill.data.stored_views import render_view, view_numbers
-from potstill.sources import FrozenSource
+from potstill.errors import SourceError
+from potstill.sources import FrozenSource, GivenAnswers, Source
 
-Outputs = tuple[Tensor, Tensor | None]
+Outputs = tuple[Tensor | None, Tensor | None]
 
 
 class RowComputer:
@@ -25,19 +26,19 @@ class RowComputer:
 
     def __init__(
         self,
-        open_model: Callable[[], FrozenSource],
+        open_source: Callable[[], Source],
         image_of: Mapping[str, str],
         reader: ImageReader,
         *,
         workers: int,
         flip: bool = False,
     ) -> None:
-        self._open_model = open_model
+        self._open_source = open_source
         self._image_of = image_of
         self._reader = reader
         self._workers = workers
         self._flip = flip
-        self._source: FrozenSource | None = None
+        self._source: Source | None = None
         self.forwards = 0
 
     @property
@@ -46,21 +47,24 @@ class RowComputer:
         return list(self._image_of)
 
     @property
-    def source(self) -> FrozenSource:
+    def source(self) -> Source:
         """The opened source. Raises what opening it raises."""
         if self._source is None:
-            self._source = self._open_model()
-            if self._source.device == "cpu":
+            self._source = self._open_source()
+            if isinstance(self._source, FrozenSource) and self._source.device == "cpu":
                 keep_freed_memory()
         return self._source
 
     def batches(self, digests: Sequence[str], views: Sequence[int], *, batch_size: int) -> Iterator[list[Outputs]]:
-        """For each batch of images and, in it, each view: features `(B, D)` and logits `(B, Z)` or None.
+        """For each batch of images and, in it, each view: features `(B, D)` or None, and logits `(B, Z)` or None.
 
-        Both are float32 on the CPU. Images go through the model in the given order, `batch_size` at a time: the order
+        They are float32 on the CPU. Images go through the model in the given order, `batch_size` at a time: the order
         decides the last bits. A file is decoded once for all its views.
         """
         source = self.source
+        if isinstance(source, GivenAnswers):
+            yield from self._given(source, digests, views, batch_size)
+            return
         # A crop of the centre would hide the border, which stored views may show.
         wanted = {
             view: source.preprocessing if view == 0 else replace(source.preprocessing, crop=1.0) for view in views
@@ -77,19 +81,36 @@ class RowComputer:
                 square: torch.from_numpy(part).to(source.device) for square, part in zip(squares, batch, strict=True)
             }
             shown = digests[number * batch_size : (number + 1) * batch_size]
-            yield [self._outputs(pixels[wanted[view]], shown, view) for view in views]
+            yield [self._outputs(source, pixels[wanted[view]], shown, view) for view in views]
 
     def compute(self, digests: Sequence[str], view: int, *, batch_size: int) -> Outputs:
         """The rows of one view of all the images, as `batches` gives them."""
         rows = [outputs for (outputs,) in self.batches(digests, (view,), batch_size=batch_size)]
-        all_logits = [logits for _, logits in rows if logits is not None]
-        return torch.cat([features for features, _ in rows]), torch.cat(all_logits) if all_logits else None
+        features, logits = (_joined([row[number] for row in rows]) for number in (0, 1))
+        return features, logits
 
-    def _outputs(self, pixels: Tensor, digests: Sequence[str], view: int) -> Outputs:
-        preprocessing = self.source.preprocessing
+    def _outputs(self, source: FrozenSource, pixels: Tensor, digests: Sequence[str], view: int) -> Outputs:
+        preprocessing = source.preprocessing
         if view:
             numbers = view_numbers(digests, view)
             pixels = render_view(pixels, numbers, size=preprocessing.image_size, flip=self._flip)
-        features, logits = self.source.outputs(normalise(pixels, preprocessing.mean, preprocessing.std))
+        features, logits = source.outputs(normalise(pixels, preprocessing.mean, preprocessing.std))
         self.forwards += len(pixels)
-        return features.cpu(), None if logits is None else logits.cpu()
+        return None if features is None else features.cpu(), None if logits is None else logits.cpu()
+
+    def _given(
+        self, source: GivenAnswers, digests: Sequence[str], views: Sequence[int], batch_size: int
+    ) -> Iterator[list[Outputs]]:
+        if set(views) != {0}:
+            raise SourceError(
+                f"Source '{source.name}' has answers about the plain images alone and none about augmented views. "
+                "Leave stored views out, or leave it out."
+            )
+        for start in range(0, len(digests), batch_size):
+            shown = digests[start : start + batch_size]
+            yield [source.outputs([self._image_of[digest] for digest in shown], self._reader.files, shown)]
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None

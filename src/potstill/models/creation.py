@@ -67,7 +67,8 @@ def create_model(
     with torch.random.fork_rng(devices=[], enabled=weights is not None):
         model = _build(name, arguments)
     if weights is not None:
-        load_strictly(model, load_state(weights, allow_pickle=allow_pickle), name, weights, ignore_classifier)
+        state = load_state(weights, allow_pickle=allow_pickle)
+        load_strictly(model, state, name, weights, ignore_classifier=ignore_classifier)
     return model
 
 

@@ -47,9 +47,22 @@ def load_state(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
     return {key: _upcast(value) for key, value in state.items()}
 
 
-def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, path: Path, ignore_classifier: bool) -> None:
-    """Load `state` into `model`, or raise a SourceError that lists every key that does not fit."""
-    heads = _classifier_prefixes(model)
+def load_strictly(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    name: str,
+    path: Path,
+    *,
+    ignore_classifier: bool,
+    heads: tuple[str, ...] | None = None,
+) -> None:
+    """Load `state` into `model`, or raise a SourceError that lists every key that does not fit.
+
+    `heads` are the key prefixes of the classifier, for a model that is not timm's; `ignore_classifier` leaves the
+    file's classifier out.
+    """
+    if heads is None:
+        heads = _classifier_prefixes(model)
     if ignore_classifier:
         state = {key: value for key, value in state.items() if not key.startswith(heads)}
     wanted = model.state_dict()

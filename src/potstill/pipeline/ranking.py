@@ -132,7 +132,10 @@ def _features_untrained(
     parts = []
     for _, pixels in prepare_images(target.files, ids, preprocessing=at, workers=config.workers):
         for batch in torch.split(normalise(pixels, at.mean, at.std), BATCH_SIZE):
-            parts.append(source.outputs(batch.to(source.device))[0].cpu().numpy())
+            features, _ = source.outputs(batch.to(source.device))
+            if features is None:
+                raise ValueError("a model without a classifier has features")
+            parts.append(features.cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -21,7 +21,7 @@ from potstill.pipeline.source_use import source_to_start_at, source_weights, sta
 from potstill.pipeline.student_evaluation import evaluate_student
 from potstill.pipeline.student_training import fit_probe_student
 from potstill.pipeline.together import train_together
-from potstill.sources.opening import timm_preprocessing
+from potstill.sources.timm_models import timm_preprocessing
 from potstill.training.processes import process_count
 from potstill.types import Evaluation, Preprocessing, Progress, Ranking, SourceSpec, SourceWeights, Target, no_progress
 from potstill.weighting import drop_weak

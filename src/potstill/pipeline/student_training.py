@@ -29,7 +29,7 @@ from potstill.pipeline.pool_views import pool_views, rows_of
 from potstill.pipeline.preparation import Material, cache_dir_of, explained_memory, with_stored_views
 from potstill.pipeline.run_files import CHECKPOINT, TEACHER
 from potstill.pipeline.source_use import source_answers
-from potstill.sources.opening import file_sha256
+from potstill.sources import content_sha256
 from potstill.training.batches import BatchPlan, TrainingBatches
 from potstill.training.compute import ComputeChoice
 from potstill.training.interruption import stop_on_signal
@@ -258,7 +258,7 @@ def _fingerprint(
     """Digest of everything that a checkpoint's numbers depend on."""
     elsewhere = (*MACHINE_FIELDS, "zoo", "student_weights", "unlabeled", "minutes")
     settings = {key: str(value) for key, value in vars(config).items() if key not in elsewhere}
-    initial = file_sha256(config.student_weights) if config.student_weights else None
+    initial = content_sha256(config.student_weights) if config.student_weights else None
     keys = {name: material.outputs[name].key for name in (weights.values if weights else {})}
     data = [split_digest(target), target_fingerprint(target)]
     settings["view_version"] = str(VIEW_VERSION)

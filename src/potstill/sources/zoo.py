@@ -15,7 +15,7 @@ import yaml
 
 from potstill.errors import ConfigError, SourceError, UnknownNameError, unknown_name
 from potstill.models import architecture_of
-from potstill.sources.opening import KINDS, PLANNED_KINDS, file_sha256, kind_of
+from potstill.sources.opening import KINDS, kind_of, known_kinds
 from potstill.types import SourceSpec, Zoo
 
 # Built-in zoos: package and file below it.
@@ -30,8 +30,11 @@ PATH_KEYS = ("weights", "file", "features", "logits", "paths")
 def load_zoo(file_or_name: str | Path) -> Zoo:
     """Read a zoo file, or a built-in zoo by its name ("mini", "light").
 
-    Raises ConfigError listing everything that is wrong in the file; SourceError if the zoo file or files that it names
-    are absent or have another sha256; UnknownNameError for a name that is no built-in zoo.
+    Files that it names are looked for when their source is asked: one that is absent stops no other source, and none
+    is needed for answers that the cache has.
+
+    Raises ConfigError listing everything that is wrong in the file; SourceError if the zoo file is absent;
+    UnknownNameError for a name that is no built-in zoo.
     """
     path = _zoo_path(file_or_name)
     document = _read_yaml(path)
@@ -44,11 +47,8 @@ def load_zoo(file_or_name: str | Path) -> Zoo:
         if spec.name in sources:
             problems.append(f"source '{spec.name}': the name occurs more than once; names must be unique")
         sources[spec.name] = spec
-    absent = [problem for spec in sources.values() for problem in _file_problems(spec)]
     if problems:
-        raise ConfigError(f"Zoo file {path}:" + "".join(f"\n  - {problem}" for problem in problems + absent))
-    if absent:
-        raise SourceError(f"Zoo file {path}:" + "".join(f"\n  - {problem}" for problem in absent))
+        raise ConfigError(f"Zoo file {path}:" + "".join(f"\n  - {problem}" for problem in problems))
     return Zoo(name=path.parent.name if path.stem == "zoo" else path.stem, sources=sources)
 
 
@@ -118,33 +118,20 @@ def _consistency_problems(values: Mapping[str, Any]) -> list[str]:
     problems = []
     kind = kind_of(values["model"])
     if kind is None:
-        known = ", ".join([*KINDS, *PLANNED_KINDS])
-        problems.append(f"`model`: unknown kind '{values['model']}'; known: {known} (timm models as timm/NAME)")
-    elif kind == "timm":
-        try:
-            architecture_of(values["model"])
-        except UnknownNameError as error:
-            problems.append(f"`model`: {error}")
-        foreign = [key for key in KEYS_OF_OTHER_KINDS if key in values]
-        problems.extend(f"`{key}` does not apply to a timm model" for key in foreign)
+        problems.append(f"`model`: unknown kind '{values['model']}'; known: {known_kinds()}")
+    else:
+        if kind == "timm":
+            try:
+                architecture_of(values["model"])
+            except UnknownNameError as error:
+                problems.append(f"`model`: {error}")
+        foreign = [key for key in values if key not in (*COMMON_KEYS, *KINDS[kind].keys)]
+        problems.extend(f"`{key}` does not apply to a source of kind {kind}" for key in foreign)
     classes, count = values.get("classes"), values.get("num_classes")
     if classes is not None and count is not None and len(classes) != count:
         problems.append(f"`classes` has {len(classes)} names, `num_classes` is {count}")
     if classes is not None and len(set(classes)) != len(classes):
         problems.append("`classes` holds a name more than once")
-    return problems
-
-
-def _file_problems(spec: SourceSpec) -> list[str]:
-    label = f"source '{spec.name}'"
-    paths = {key: getattr(spec, key) for key in PATH_KEYS}
-    problems = [
-        f"{label}: `{key}`: file not found: {path}" for key, path in paths.items() if path and not path.is_file()
-    ]
-    if spec.weights and spec.sha256 and not problems:
-        found = file_sha256(spec.weights)
-        if found != spec.sha256:
-            problems.append(f"{label}: `weights`: expected sha256 {spec.sha256}, found {found}; fetch the file again")
     return problems
 
 
@@ -220,4 +207,4 @@ CHECKS: Mapping[str, Callable[[object], object]] = {
     "sha256": _digest,
     "allow_pickle": _flag,
 }
-KEYS_OF_OTHER_KINDS = ("file", "features_output", "logits_output", "callable", "features", "logits", "paths")
+COMMON_KEYS = ("name", "model", "num_classes", "classes", "license", "trained_on", "accuracy", "sha256", "url")

@@ -1,0 +1,54 @@
+"""What the files of sources contained when they were last read, so that they need not be read, or even be there."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from potstill.cache.records import read_record, write_record
+from potstill.errors import CacheError, OutputError
+from potstill.sources import content_files, content_sha256
+
+log = logging.getLogger(__name__)
+
+FOLDER = "known"
+
+
+class KnownFiles:
+    """Names the content of files and folders like `content_sha256`, and remembers it in the cache.
+
+    A file is read again when its size or modification time changed. One that is gone is what it was: its answers are in
+    the cache, and a source that must be opened says what is missing.
+    """
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._folder = cache_dir / FOLDER
+
+    def __call__(self, path: Path) -> str:
+        """The sha256 of the content, hex. Raises FileNotFoundError if the file is absent and was never seen."""
+        record = self._folder / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]}.json"
+        known = self._read(record, path)
+        try:
+            status = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in content_files(path)]
+        except FileNotFoundError:
+            if known is None:
+                raise
+            log.info("%s is gone; the answers that it gave before are used where they are in the cache.", path.name)
+            return str(known["sha256"])
+        if known is not None and known["files"] == status:
+            return str(known["sha256"])
+        digest = content_sha256(path)
+        try:
+            write_record(record, {"path": path.absolute().as_posix(), "files": status, "sha256": digest})
+        except OutputError:
+            log.debug("The cache cannot be written, so the content of %s is not remembered.", path.name)
+        return digest
+
+    def _read(self, record: Path, path: Path) -> dict[str, Any] | None:
+        try:
+            known = read_record(record) if record.is_file() else None
+        except CacheError:
+            return None
+        return known if known is not None and known.get("path") == path.absolute().as_posix() else None
