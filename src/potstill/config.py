@@ -50,7 +50,14 @@ class RunConfig:
     max_bad: Share = option(0.01, "Largest share of unreadable images that is accepted.", "data")
     seed: Annotated[int, at.Ge(0)] = option(0, "Seed of label draw, batch order and head initialisation.", "data")
 
-    zoo: str = option("light", "Zoo file, or a built-in list: light (needs a network), mini (embedded, tiny).", "zoo")
+    zoo: str = option(
+        "light",
+        "Zoo file, or a built-in list: light, standard, diverse (need a network), mini (embedded, tiny).",
+        "zoo",
+    )
+    licenses: Literal["any", "permissive"] = option(
+        "any", "Sources that are used: any, or those under a known permissive licence alone.", "zoo"
+    )
     metric: str = option("auto", "Similarity metric(s), comma-separated; the first one ranks.", "zoo")
     reference: str | None = option(None, "Source of the zoo whose features the metric rsa compares with.", "zoo")
     scoring_images: Annotated[int, at.Ge(2)] = option(
@@ -163,7 +170,7 @@ OVERRIDABLE = (
     "top_k",
 )
 EXCLUSIVE = (("epochs", "steps"), ("label_fraction", "labels_per_class"))
-BUILT_IN_ZOOS = ("mini", "light")
+BUILT_IN_ZOOS = ("mini", "light", "standard", "diverse")
 PATH_FIELDS = ("unlabeled", "student_weights", "cache_dir")
 COMMAND_KEYS = ("command", "data", "method", "methods", "seeds", "cross_validate")
 MACHINE_FIELDS = ("cache_dir", "device", "workers", "worker_start", "packed_gb", "offline")

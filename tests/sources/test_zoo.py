@@ -7,7 +7,9 @@ import timm
 from timm.models import get_pretrained_cfg
 
 from potstill.errors import ConfigError, SourceError, UnknownNameError
-from potstill.sources import load_zoo
+from potstill.sources import load_zoo, open_source
+from potstill.sources.licenses import is_permissive
+from potstill.sources.timm_models import EMBEDDING_SIZES
 from potstill.types import SourceSpec
 
 FULL = """
@@ -136,14 +138,34 @@ def test_every_kind_knows_its_own_keys_and_no_others(zoo_file):
     assert "source 'onnx': `revision` does not apply to a source of kind onnx" in str(caught.value)
 
 
-def test_light_zoo_names_permissive_weights_that_timm_has():
-    zoo = load_zoo("light")
-    assert zoo.name == "light"
+@pytest.mark.parametrize("name", ["light", "standard", "diverse"])
+def test_built_in_zoos_name_weights_that_timm_has_under_timms_licences(name):
+    zoo = load_zoo(name)
+    assert zoo.name == name
     known = set(timm.list_pretrained())
     for spec in zoo:
-        name = spec.model.removeprefix("timm/")
-        cfg = get_pretrained_cfg(name)
-        assert name in known
-        assert cfg.license in ("apache-2.0", "mit", "bsd-3-clause")
-        assert spec.license.lower() == cfg.license
-        assert spec.num_classes in (None, cfg.num_classes)
+        model = spec.model.removeprefix("timm/")
+        cfg = get_pretrained_cfg(model)
+        assert model in known
+        assert spec.license == cfg.license
+        assert spec.num_classes in (None, cfg.num_classes, 0)
+        assert spec.trained_on
+        if name != "diverse":
+            assert is_permissive(spec.license)
+        # What is no classifier must not be taken for one.
+        if cfg.num_classes in EMBEDDING_SIZES or cfg.num_classes == 0:
+            assert spec.num_classes == 0
+        if cfg.fixed_input_size and spec.image_size is None:
+            assert cfg.input_size[1] <= 256
+
+
+def test_only_models_of_images_with_captions_have_as_many_outputs_as_an_embedding():
+    sizes = {}
+    for model in timm.list_pretrained():
+        if get_pretrained_cfg(model).num_classes in EMBEDDING_SIZES:
+            sizes[model] = get_pretrained_cfg(model).num_classes
+    assert len(sizes) > 20
+    words = ("clip", "mci", "_pe_")
+    assert {model: size for model, size in sizes.items() if not any(word in model for word in words)} == {}
+    with pytest.raises(SourceError, match=r"512 coordinates of an embedding, not classes. Set num_classes to 0"):
+        open_source(SourceSpec(name="a", model="timm/vit_base_patch32_clip_224.laion2b"), offline=True)

@@ -127,6 +127,8 @@ def extract_source(
             _fill(incomplete, computer, batch_size, progress)
     digests = [target.digests[image_id] for image_id in image_ids]
     (features, logits), *stored = [entry.store.read(digests) for entry in entries]
+    for entry in entries:
+        entry.store.note_use()
     described: Mapping[str, Any] = (entries[0].store.manifest or {})["source"]
     return SourceOutputs(
         source=spec.name,

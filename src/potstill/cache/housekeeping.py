@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from potstill.cache.key import is_current
 from potstill.cache.records import locked, read_record
 from potstill.cache.shards import open_shard
 from potstill.cache.store import LOCK, MANIFEST
-from potstill.errors import CacheError, OutputError
+from potstill.errors import CacheError, OutputError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,10 @@ class CacheEntry:
     feature_dim: int
     num_classes: int
     view: int = 0
+    used: float = 0.0
+    """When rows were last read or written, in seconds since 1970."""
+    stale: bool = False
+    """Whether this version of Pillow and of the store will never read it."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,14 @@ def cache_summary(cache_dir: Path) -> tuple[CacheEntry, ...]:
             CacheEntry(
                 key=folder.name,
                 source=source["name"],
-                architecture=manifest["fields"]["source"]["architecture"],
+                architecture=manifest["fields"]["source"].get("architecture", manifest["fields"]["source"]["kind"]),
                 rows=sum(record["rows"] for record in records),
                 size=sum(record["bytes"] for record in records),
                 feature_dim=source["feature_dim"],
                 num_classes=source["num_classes"],
                 view=view if isinstance(view, int) else view["number"],
+                used=(folder / MANIFEST).stat().st_mtime,
+                stale=not is_current(manifest["fields"]),
             )
         )
     return tuple(sorted(entries, key=lambda entry: (entry.source, entry.view, entry.key)))
@@ -79,6 +90,44 @@ def verify_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:
             except CacheError as error:
                 damaged.append(DamagedFile(path, str(error)))
     return tuple(damaged)
+
+
+def prune_cache(
+    cache_dir: Path,
+    *,
+    sources: Collection[str] = (),
+    unused_days: float | None = None,
+    stale: bool = False,
+    dry_run: bool = False,
+) -> tuple[CacheEntry, ...]:
+    """Delete the entries that any of the conditions holds for, and return them.
+
+    Args:
+        cache_dir: the cache.
+        sources: names of sources, as `cache_summary` has them.
+        unused_days: entries whose rows were not used for so many days.
+        stale: entries that were made by another version of Pillow or of the store.
+        dry_run: delete nothing.
+
+    Raises UnknownNameError for a source of which there is no entry, OutputError if a file cannot be deleted.
+    """
+    entries = cache_summary(cache_dir)
+    for name in sources:
+        if name not in {entry.source for entry in entries}:
+            raise unknown_name("source in the cache", name, sorted({entry.source for entry in entries}))
+    oldest = -math.inf if unused_days is None else time.time() - unused_days * 86400
+    chosen = tuple(
+        entry for entry in entries if entry.source in sources or entry.used < oldest or (stale and entry.stale)
+    )
+    for entry in () if dry_run else chosen:
+        folder = cache_dir / "outputs" / entry.key
+        with locked(folder / LOCK):
+            # The manifest goes last: until then what is left is an entry with fewer rows.
+            files = [path for path in folder.iterdir() if path.name not in (LOCK, MANIFEST)]
+            for path in [*sorted(files), folder / MANIFEST]:
+                _delete(path)
+        shutil.rmtree(folder, ignore_errors=True)
+    return chosen
 
 
 def repair_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:

@@ -40,3 +40,9 @@ def cache_key(fields: Mapping[str, Any]) -> str:
     'e69ec1de'
     """
     return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
+
+
+def is_current(fields: Mapping[str, Any]) -> bool:
+    """Whether this version of the decoder and of the store could ask for the entry with these fields."""
+    now = key_fields({})
+    return all(fields[name] == now[name] for name in ("decoder", "format"))

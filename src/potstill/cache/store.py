@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ class OutputStore:
                 remnant.unlink(missing_ok=True)
             self.refresh()
             yield
+
+    def note_use(self) -> None:
+        """Tell `prune_cache` that the rows are used now; where the cache cannot be written, nothing is told."""
+        with suppress(OSError):
+            os.utime(self.folder / MANIFEST)
 
     @property
     def batch_size(self) -> int:

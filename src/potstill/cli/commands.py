@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from potstill.cli import housekeeping
 from potstill.cli.display import messages, print_json, results, set_up_logging, shown_progress
 from potstill.cli.options import Data, Json, Output, Overwrite, Resume, takes_config
 from potstill.cli.printing import print_comparison, print_outcome, print_ranking, stored
@@ -26,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(housekeeping.cache, name="cache")
+app.add_typer(housekeeping.zoo, name="zoo")
 
 DEFAULT_METHODS = "transfer,probe,fixmatch,nearest,equal,weighted,stacked,ceiling"
 

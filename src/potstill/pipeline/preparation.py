@@ -21,6 +21,7 @@ from potstill.errors import PotstillError, SourceError, UsageError
 from potstill.models import preprocessing_of, pretrained_cfg_of
 from potstill.pipeline.measured import step_seconds, student_compute
 from potstill.sources import load_zoo
+from potstill.sources.licenses import permissive_sources
 from potstill.training.processes import process_count
 from potstill.types import Preprocessing, Progress, SourceOutputs, Target, Zoo, no_progress
 
@@ -99,7 +100,7 @@ def gather_material(
 
     With `views` they also see so many stored views of each.
     """
-    zoo = load_zoo(config.zoo)
+    zoo = configured_zoo(config)
     if sources is not None:
         zoo = Zoo(zoo.name, {name: spec for name, spec in zoo.sources.items() if name in sources})
     outputs, errors = extract_outputs(
@@ -122,10 +123,33 @@ def gather_material(
     return material
 
 
+def configured_zoo(config: RunConfig) -> Zoo:
+    """The zoo, without sources whose licence the configuration does not allow.
+
+    Raises what `load_zoo` raises, and SourceError if no source is left.
+    """
+    zoo = load_zoo(config.zoo)
+    if config.licenses == "any":
+        return zoo
+    kept, left_out = permissive_sources(zoo)
+    told = ", ".join(f"{name} ({each})" for name, each in left_out.items())
+    if not len(kept):
+        raise SourceError(
+            f"No source of the zoo '{zoo.name}' is under a known permissive licence: {told}. Use --licenses any or "
+            "another zoo."
+        )
+    if left_out:
+        log.info("left out by licence: %s", told)
+    return kept
+
+
 def _without_folder(zoo: Zoo, name: str, reason: str) -> str:
-    """A reason as it may stand in a file that is shared: its weights file by name alone."""
-    weights = zoo.sources[name].weights
-    return reason.replace(f"{weights.parent}{os.sep}", "") if weights else reason
+    """A reason as it may stand in a file that is shared: the source's files by name alone."""
+    spec = zoo.sources[name]
+    for path in (spec.weights, spec.file, spec.features, spec.logits, spec.paths):
+        if path is not None:
+            reason = reason.replace(f"{path.parent}{os.sep}", "")
+    return reason
 
 
 def with_stored_views(

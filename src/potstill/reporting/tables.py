@@ -163,3 +163,69 @@ def _with_interval(value: str, ends: Sequence[float] | None) -> str:
 def _total(*seconds: float | None) -> float | None:
     known = [value for value in seconds if value is not None]
     return sum(known) if known else None
+
+
+def cache_table(entries: Sequence[Mapping[str, Any]], *, now: float) -> Table:
+    """The entries of a cache: source, view, rows, size, days since they were used (now: seconds since 1970)."""
+    total = sum(entry["size"] for entry in entries)
+    table = _empty(f"{len(entries)} entries, {total / 2**20:.1f} MiB")
+    table.add_column("source", overflow="fold")
+    for title in ("view", "rows", "features", "classes", "MiB", "days"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for entry in entries:
+        table.add_row(
+            Text(entry["source"]),
+            str(entry["view"]),
+            str(entry["rows"]),
+            str(entry["feature_dim"]),
+            str(entry["num_classes"]),
+            f"{entry['size'] / 2**20:.1f}",
+            f"{max(0.0, now - entry['used']) / 86400:.0f}",
+            "stale" if entry["stale"] else "",
+        )
+    return table
+
+
+def zoos_table(record: Mapping[str, Any]) -> Table:
+    """The built-in zoos and how many sources they have."""
+    table = _empty("Built-in zoos (`potstill zoo list NAME` for one)")
+    table.add_column("zoo")
+    table.add_column("sources", justify="right")
+    table.add_column("permissive licence", justify="right")
+    for row in record["zoos"]:
+        table.add_row(row["name"], str(row["sources"]), str(row["permissive"]))
+    return table
+
+
+def sources_table(record: Mapping[str, Any]) -> Table:
+    """The sources of a zoo: model, licence, parameters, what they were trained on."""
+    table = _empty(f"{record['zoo']}: {len(record['sources'])} sources")
+    table.add_column("source", overflow="fold")
+    table.add_column("model", overflow="fold")
+    table.add_column("params", justify="right")
+    table.add_column("license", overflow="fold")
+    table.add_column("trained on", overflow="fold")
+    for row in record["sources"]:
+        table.add_row(
+            Text(row["name"]),
+            Text(row["model"]),
+            count(row["params"]),
+            Text(row["license"] or MISSING),
+            Text(row["trained_on"] or MISSING),
+        )
+    return table
+
+
+def checked_sources_table(record: Mapping[str, Any]) -> Table:
+    """What the sources of a zoo answered with; "failed" for those that did not."""
+    table = _empty(f"{record['zoo']}: {len(record['sources'])} sources")
+    table.add_column("source", overflow="fold")
+    table.add_column("model", overflow="fold")
+    for title in ("size", "features", "classes", "params"):
+        table.add_column(title, justify="right")
+    for row in record["sources"]:
+        sizes = [str(row[key]) if row[key] else MISSING for key in ("image_size", "feature_dim", "num_classes")]
+        cells = [Text("failed", style="red"), *[MISSING] * 3] if row["error"] else [*sizes, count(row["params"])]
+        table.add_row(Text(row["name"]), Text(row["model"]), *cells)
+    return table

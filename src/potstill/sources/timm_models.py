@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from potstill.errors import SourceError
 from potstill.models import architecture_of, create_model, preprocessing_of, pretrained_cfg_of
 from potstill.sources.fingerprints import Fingerprint, checked_fingerprint, content_sha256, preprocessing_record
 from potstill.sources.frozen import Answers, FrozenSource, channels_last, freeze, settle
 from potstill.types import Preprocessing, SourceSpec
+
+# What stands in the classifier's place where a model was trained on images with captions: no classes, but coordinates.
+EMBEDDING_SIZES = (512, 640, 768, 1024, 1152, 1280, 1536)
 
 
 def timm_preprocessing(spec: SourceSpec) -> Preprocessing:
@@ -26,7 +30,13 @@ def timm_preprocessing(spec: SourceSpec) -> Preprocessing:
 
 
 def open_timm(spec: SourceSpec, device: str, offline: bool) -> FrozenSource:
-    """Raises SourceError or UnknownNameError as `create_model` does."""
+    """Raises SourceError or UnknownNameError as `create_model` does, and for outputs that are embeddings."""
+    cfg = pretrained_cfg_of(spec.model)
+    if spec.weights is None and spec.num_classes is None and cfg["num_classes"] in EMBEDDING_SIZES:
+        raise SourceError(
+            f"Source '{spec.name}': what {spec.model} gives are {cfg['num_classes']} coordinates of an embedding, not "
+            "classes. Set num_classes to 0 in the zoo file: its features are used."
+        )
     if spec.weights is not None:
         checked_fingerprint(spec, "weights", content_sha256)
     model = create_model(

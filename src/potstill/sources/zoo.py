@@ -22,13 +22,15 @@ from potstill.types import SourceSpec, Zoo
 BUILT_IN = {
     "mini": ("potstill.demo", "mini_zoo/zoo.yaml"),
     "light": ("potstill.sources", "zoos/light.yaml"),
+    "standard": ("potstill.sources", "zoos/standard.yaml"),
+    "diverse": ("potstill.sources", "zoos/diverse.yaml"),
 }
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
 PATH_KEYS = ("weights", "file", "features", "logits", "paths")
 
 
 def load_zoo(file_or_name: str | Path) -> Zoo:
-    """Read a zoo file, or a built-in zoo by its name ("mini", "light").
+    """Read a zoo file, or a built-in zoo by its name (those of BUILT_IN).
 
     Files that it names are looked for when their source is asked: one that is absent stops no other source, and none
     is needed for answers that the cache has.
