@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from potstill.config import build_config  # noqa: E402
 from potstill.pipeline.single_student import train_single  # noqa: E402
-from potstill.sources.opening import file_sha256  # noqa: E402
+from potstill.sources.fingerprints import file_sha256  # noqa: E402
 from suite.tasks import TASKS  # noqa: E402
 
 DATA = ROOT / ".build-data" / "suite"

@@ -68,6 +68,7 @@ def test_all_problems_come_at_once(zoo_file):
       - {name: three, model: timm/resnet18}
       - {name: three, model: timm/resnet50}
       - {model: timm/resnet18, accuracy: 0.9, sha256: abc, interpolation: cubic, std: [0, 1, 1]}
+      - {name: bytes, model: timm/resnet18, mean: [127.5, 127.5, 127.5], std: [58, 57, 57]}
       - just text
     zoo: mine
     """
@@ -90,7 +91,9 @@ def test_all_problems_come_at_once(zoo_file):
         "source 7: `sha256`: expected 64 hexadecimal digits",
         "source 7: `interpolation`: expected one of bilinear",
         "source 7: `std`: expected a number from 1e-06",
-        "source 8: expected keys and values, got 'just text'",
+        "source 'bytes': `mean`: expected values for pixels from 0 to 1; divide those for 0 to 255 by 255",
+        "source 'bytes': `std`: expected values for pixels from 0 to 1",
+        "source 9: expected keys and values, got 'just text'",
         "unknown key `zoo`",
     ):
         assert expected in message, expected

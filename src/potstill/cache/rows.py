@@ -14,6 +14,7 @@ from potstill.data.preprocessing import normalise
 from potstill.data.stored_views import render_view, view_numbers
 from potstill.errors import SourceError
 from potstill.sources import FrozenSource, GivenAnswers, Source
+from potstill.sources.soundness import check_normalisation
 
 Outputs = tuple[Tensor | None, Tensor | None]
 
@@ -94,7 +95,10 @@ class RowComputer:
         if view:
             numbers = view_numbers(digests, view)
             pixels = render_view(pixels, numbers, size=preprocessing.image_size, flip=self._flip)
-        features, logits = source.outputs(normalise(pixels, preprocessing.mean, preprocessing.std))
+        images = normalise(pixels, preprocessing.mean, preprocessing.std)
+        if self.forwards == 0 and source.model is not None:
+            check_normalisation(source.name, source.model, images)
+        features, logits = source.outputs(images)
         self.forwards += len(pixels)
         return None if features is None else features.cpu(), None if logits is None else logits.cpu()
 

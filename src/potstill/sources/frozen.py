@@ -38,6 +38,8 @@ class FrozenSource:
     classes: tuple[str, ...] | None
     device: str
     answer: Answer = field(repr=False)
+    model: nn.Module | None = field(repr=False)
+    """Where it can be looked into; it takes the images that `answer` takes."""
 
     def outputs(self, images: Tensor) -> Answers:
         """Features `(B, D)` and logits `(B, Z)`, or None for what the source has not; float32 on its device.
@@ -119,7 +121,7 @@ def freeze(
         device: where images are put.
         num_classes: expected Z; 0 drops logits that the model gives, None takes what comes.
         classes: their names, where the model knows them.
-        model: to count parameters and layers.
+        model: to count parameters and layers, and to see whether the images are normalised as in training.
 
     Raises SourceError if the model fails, gives nothing, or has another number of classes.
     """
@@ -144,6 +146,7 @@ def freeze(
         classes=names if found else None,
         device=device,
         answer=reply,
+        model=model,
     )
 
 

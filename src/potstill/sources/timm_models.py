@@ -11,6 +11,7 @@ from potstill.errors import SourceError
 from potstill.models import architecture_of, create_model, preprocessing_of, pretrained_cfg_of
 from potstill.sources.fingerprints import Fingerprint, checked_fingerprint, content_sha256, preprocessing_record
 from potstill.sources.frozen import Answers, FrozenSource, channels_last, freeze, settle
+from potstill.sources.soundness import check_published
 from potstill.types import Preprocessing, SourceSpec
 
 # What stands in the classifier's place where a model was trained on images with captions: no classes, but coordinates.
@@ -37,7 +38,9 @@ def open_timm(spec: SourceSpec, device: str, offline: bool) -> FrozenSource:
             f"Source '{spec.name}': what {spec.model} gives are {cfg['num_classes']} coordinates of an embedding, not "
             "classes. Set num_classes to 0 in the zoo file: its features are used."
         )
-    if spec.weights is not None:
+    if spec.weights is None:
+        check_published(spec, cfg["mean"], cfg["std"])
+    else:
         checked_fingerprint(spec, "weights", content_sha256)
     model = create_model(
         spec.model,

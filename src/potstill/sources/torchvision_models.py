@@ -19,6 +19,7 @@ from potstill.models.weights import load_state, load_strictly
 from potstill.sources.fingerprints import Fingerprint, checked_fingerprint, content_sha256, preprocessing_record
 from potstill.sources.frozen import FrozenSource, freeze, settle
 from potstill.sources.penultimate import answering, classifier_names
+from potstill.sources.soundness import check_published
 from potstill.types import Preprocessing, SourceSpec
 
 PREFIX = "torchvision/"
@@ -76,6 +77,8 @@ def open_torchvision(spec: SourceSpec, device: str, offline: bool) -> FrozenSour
 
 
 def _published(spec: SourceSpec, name: str, published: Any, offline: bool) -> nn.Module:
+    transforms: Any = published.transforms()
+    check_published(spec, transforms.mean, transforms.std)
     own = len(published.meta["categories"])
     if spec.num_classes not in (None, 0, own):
         raise SourceError(

@@ -163,10 +163,13 @@ def _count(value: object, *, low: int) -> int:
     return value
 
 
-def _channels(value: object, *, low: float = -math.inf) -> tuple[float, ...]:
+def _channels(value: object, *, low: float = -2.0) -> tuple[float, ...]:
     if not isinstance(value, list) or len(value) != 3:
         raise ValueError("expected three numbers, [red, green, blue]")
-    return tuple(_number(one, low=low) for one in value)
+    numbers = tuple(_number(one, low=low) for one in value)
+    if max(numbers) > 2:
+        raise ValueError("expected values for pixels from 0 to 1; divide those for 0 to 255 by 255")
+    return numbers
 
 
 def _names(value: object) -> tuple[str, ...]:
