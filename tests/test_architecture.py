@@ -161,10 +161,14 @@ def test_no_public_function_is_named_like_a_module() -> None:
     assert not functions & taken
 
 
-COMMANDS = {"demo", "run", "rank", "distill", "compare", "evaluate", "predict", "report"}
+COMMANDS = {"demo", "run", "rank", "distill", "compare", "evaluate", "predict", "report", "cache", "zoo"}
+SUBCOMMANDS = {
+    "cache": {"fill", "ls", "verify", "repair", "prune", "export"},
+    "zoo": {"list", "check"},
+}
 OPTIONS_OF_COMPARE = {
     "--output --methods --seeds --overwrite --resume --json --config --layout --unlabeled --split-seed --test-fraction",
-    "--label-fraction --labels-per-class --use-val --no-use-val --max-bad --seed --zoo --metric --reference",
+    "--label-fraction --labels-per-class --use-val --no-use-val --max-bad --seed --zoo --licenses --metric --reference",
     "--scoring-images --scheme --power --softmax-temperature --top-k --min-weight --student --student-weights",
     "--image-size --label-weight --temperature --source-temperature --standardise-logits --no-standardise-logits",
     "--confidence --stored-views --label-smoothing --mixup --balanced --no-balanced --augment --batch-size",
@@ -181,6 +185,7 @@ def test_commands_and_options_are_these() -> None:
 
     group = typer.main.get_command(app)
     assert set(group.commands) == COMMANDS
+    assert {name: set(group.commands[name].commands) for name in SUBCOMMANDS} == SUBCOMMANDS
     options = {
         name
         for each in group.commands["compare"].params

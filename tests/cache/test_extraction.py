@@ -19,6 +19,7 @@ from potstill.cache import (
     extract_outputs,
     extract_source,
     extraction,
+    filling,
     repair_cache,
     verify_cache,
 )
@@ -32,7 +33,7 @@ from potstill.types import Zoo
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Several shards for twenty images."""
-    monkeypatch.setattr(extraction, "SHARD_ROWS", 8)
+    monkeypatch.setattr(filling, "SHARD_ROWS", 8)
 
 
 def zoo_of(*specs):
@@ -138,15 +139,33 @@ def test_one_bad_source_does_not_stop_the_others(target, spec, tmp_path):
         extract_outputs(target, zoo_of(absent, unfinished), list(target.files), cache_dir=tmp_path / "cache")
 
 
-def test_sources_with_the_same_preprocessing_share_decoded_images(target, spec, headless, tmp_path):
+def test_an_image_is_decoded_once_for_all_sources(target, spec, headless, tmp_path):
+    larger = dataclasses.replace(spec, name="larger", image_size=48)
+    other_normalisation = dataclasses.replace(spec, name="other", mean=(0.4, 0.5, 0.6))
+    zoo = zoo_of(spec, headless, larger, other_normalisation)
     reader = ImageReader(target.files)
-    for one in (spec, headless):
-        extract_source(one, target, list(target.files), cache_dir=tmp_path / "cache", reader=reader, workers=2)
+    ids = list(target.files)
+    outputs, errors = extract_outputs(target, zoo, ids, cache_dir=tmp_path / "a", reader=reader, workers=2, views=1)
+    assert errors == {}
     assert reader.decoded == 20
-    small = ImageReader(target.files, memory_bytes=10 * 32 * 32 * 3)
-    for one in (spec, headless):
-        extract_source(one, target, list(target.files), cache_dir=tmp_path / "again", reader=small)
-    assert small.decoded == 30
+    for one in zoo:  # as if each had been alone
+        alone = extract_source(one, target, ids, cache_dir=tmp_path / "b", views=1)
+        np.testing.assert_array_equal(np.asarray(outputs[one.name].features), np.asarray(alone.features))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_sources_that_do_not_fit_into_memory_together_take_turns(target, spec, headless, tmp_path, monkeypatch):
+    monkeypatch.setattr(filling, "MOST_PARAMS", 1)
+    reader = ImageReader(target.files)
+    extract_outputs(target, zoo_of(spec, headless), list(target.files), cache_dir=tmp_path / "a", reader=reader)
+    assert reader.decoded == 40
+
+
+def test_two_names_of_one_source_are_asked_once(target, spec, tmp_path):
+    twin = dataclasses.replace(spec, name="twin")
+    outputs, _ = extract_outputs(target, zoo_of(spec, twin), list(target.files), cache_dir=tmp_path / "a")
+    assert {name: one.cost.forwards for name, one in outputs.items()} == {"five": 20, "twin": 0}
+    np.testing.assert_array_equal(np.asarray(outputs["five"].features), np.asarray(outputs["twin"].features))
 
 
 def test_damage_in_every_file_is_noticed_named_and_repairable(target, spec, tmp_path):
@@ -205,8 +224,8 @@ from pathlib import Path
 tests, root, pause = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 sys.path.insert(0, tests)
 from conftest import make_source, make_target
-from potstill.cache import extract_source, extraction
-extraction.SHARD_ROWS = 8
+from potstill.cache import extract_source, filling
+filling.SHARD_ROWS = 8
 def progress(task, done, total):
     print(done, flush=True)
     if done == 12:  # the first shard is on disk, half of the second is computed

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.cache import ImageReader, cache_summary, drift, encoding, extract_outputs, extract_source, extraction
+from potstill.cache import (
+    ImageReader,
+    cache_summary,
+    drift,
+    encoding,
+    extract_outputs,
+    extract_source,
+    filling,
+)
 from potstill.cache.key import cache_key, key_fields
 from potstill.cache.records import read_record, write_record
 from potstill.data.images import read_image
@@ -24,7 +32,7 @@ ROWS = np.arange(20)
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Several shards for twenty images."""
-    monkeypatch.setattr(extraction, "SHARD_ROWS", 8)
+    monkeypatch.setattr(filling, "SHARD_ROWS", 8)
 
 
 def contents(cache_dir):
@@ -58,7 +66,7 @@ def test_views_cost_only_what_is_new_and_one_decode(target, spec, tmp_path):
     arguments = {"cache_dir": tmp_path / "cache", "batch_size": 4}
     ids = list(target.files)
     assert extract_source(spec, target, ids, **arguments).cost.forwards == 20
-    reader = ImageReader(target.files, memory_bytes=0)
+    reader = ImageReader(target.files)
     grown = extract_source(spec, target, ids, views=3, reader=reader, **arguments)
     assert (grown.cost.forwards, reader.decoded) == (60, 20)
     assert extract_source(spec, target, ids, views=3, **arguments).cost.forwards == 0
@@ -69,7 +77,7 @@ def test_views_cost_only_what_is_new_and_one_decode(target, spec, tmp_path):
 
 
 def test_one_decode_serves_the_plain_view_and_all_others(target, spec, tmp_path):
-    reader = ImageReader(target.files, memory_bytes=0)
+    reader = ImageReader(target.files)
     cropped = dataclasses.replace(spec, crop=0.875)
     extract_source(cropped, target, list(target.files), cache_dir=tmp_path / "cache", views=2, reader=reader)
     assert reader.decoded == 20

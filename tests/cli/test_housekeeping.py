@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -139,3 +141,39 @@ def test_sources_without_a_permissive_licence_are_left_out(
     outcome = potstill("rank", digits, *options, "--json")
     assert [row["name"] for row in json.loads(outcome.out)["sources"]] == ["source"]
     assert "headless (not stated)" in outcome.err
+
+
+def test_fill_by_parts_and_what_it_would_take(potstill: Run, digits: Path, models: Path, tmp_path: Path) -> None:
+    command = ["cache", "fill", digits, "--zoo", models / "zoo.yaml", "--cache-dir", tmp_path / "cache"]
+    forecast = ask(potstill, *command, "--dry-run")
+    assert [(row["name"], row["passes"]) for row in forecast["sources"]] == [("source", 96), ("headless", 96)]
+    assert forecast["seconds"] > 0
+    assert not (tmp_path / "cache" / "outputs").exists()
+    assert "about" in potstill(*command, "--dry-run").out
+    first = ask(potstill, *command, "--part", "1/2")  # all images fit into the first shard
+    assert [(row["passes"], row["missing"]) for row in first["sources"]] == [(0, 96), (0, 96)]
+    second = ask(potstill, *command, "--part", "0/2")
+    assert [(row["passes"], row["missing"]) for row in second["sources"]] == [(96, 0), (96, 0)]
+    size = sum(path.stat().st_size for path in (tmp_path / "cache" / "outputs").rglob("*.safetensors"))
+    assert forecast["bytes"] == pytest.approx(size, rel=0.05)
+    assert ask(potstill, *command, "--dry-run")["bytes"] == 0
+    assert "missing" in potstill(*command).out
+    assert potstill(*command, "--part", "2/2").code == 2
+
+
+def test_fill_under_torchrun(digits: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["-m", "potstill", "cache", "fill", str(digits), "--zoo", str(models / "zoo.yaml"), "--json"]
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *command, "--cache-dir", str(tmp_path)],
+            env={**environment, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    records = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [record["part"] for record in records] == ["0/2", "1/2"]
+    assert sum(row["passes"] for record in records for row in record["sources"]) == 192

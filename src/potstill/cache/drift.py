@@ -7,7 +7,7 @@ import numpy.typing as npt
 import timm
 import torch
 
-from potstill.cache.rows import RowComputer
+from potstill.cache.rows import AskedSource
 from potstill.cache.store import OutputStore
 from potstill.errors import CacheError, OutputError
 from potstill.types import DenseLogits, SourceLogits
@@ -22,10 +22,10 @@ def library_versions() -> dict[str, str]:
     return {"timm": timm.__version__, "torch": torch.__version__}
 
 
-def check_versions(store: OutputStore, computer: RowComputer, view: int) -> None:
+def check_versions(store: OutputStore, asked: AskedSource, view: int) -> None:
     """Compare cached rows with recomputed ones if this torch or timm has not been compared with the entry before.
 
-    Up to 32 of the computer's images that have rows are used, in the view of the entry. If they agree, the versions are
+    Up to 32 of the asked's images that have rows are used, in the view of the entry. If they agree, the versions are
     noted in the manifest. Raises CacheError if the features of an image, or its probabilities, differ by more than
     0.5 %.
     """
@@ -33,10 +33,10 @@ def check_versions(store: OutputStore, computer: RowComputer, view: int) -> None
     manifest = store.manifest
     if manifest is None or versions in manifest["versions"]:
         return
-    compared = sorted(set(computer.digests) - set(store.missing(computer.digests)))[:COMPARED_ROWS]
+    compared = sorted(set(asked.digests) - set(store.missing(asked.digests)))[:COMPARED_ROWS]
     if not compared:
         return
-    features, logits = computer.compute(compared, view, batch_size=store.batch_size)
+    features, logits = asked.compute(compared, view, batch_size=store.batch_size)
     cached_features, cached_logits = store.read(compared)
     moved = 0.0
     if cached_features is not None and features is not None:
@@ -46,7 +46,7 @@ def check_versions(store: OutputStore, computer: RowComputer, view: int) -> None
         moved = max(moved, _moved_probs(cached_logits, torch.softmax(logits, dim=1).numpy()))
     if moved > TOLERANCE:
         raise CacheError(
-            f"Source '{computer.source.name}': cached outputs differ by {moved:.2g} from those of {versions}. "
+            f"Source '{asked.source.name}': cached outputs differ by {moved:.2g} from those of {versions}. "
             f"They were computed with {manifest['versions']}. Delete {store.folder} to compute them again."
         )
     try:

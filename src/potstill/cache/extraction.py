@@ -1,28 +1,22 @@
-"""One pass of each source over the images, in every wanted view, that have no cached row yet."""
+"""What sources say about the images of a target: from the cache, and computed where it has no row yet."""
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from potstill.cache.drift import check_versions, library_versions
-from potstill.cache.encoding import ShardDraft, kept_classes
+from potstill.cache.drift import check_versions
+from potstill.cache.filling import Entry, Job, Part, fill
 from potstill.cache.images import ImageReader
 from potstill.cache.key import cache_key, key_fields
 from potstill.cache.known_files import KnownFiles
-from potstill.cache.rows import RowComputer
+from potstill.cache.rows import AskedSource
 from potstill.cache.store import OutputStore
 from potstill.errors import DataError, SourceError, UnknownNameError, UsageError
 from potstill.sources import open_source, source_identity
 from potstill.types import Progress, SourceCost, SourceOutputs, SourceSpec, Target, Zoo, no_progress
-
-SHARD_ROWS = 4096
 
 
 def extract_outputs(
@@ -38,46 +32,103 @@ def extract_outputs(
     views: int = 0,
     flip: bool = False,
     progress: Progress = no_progress,
+    reader: ImageReader | None = None,
 ) -> tuple[dict[str, SourceOutputs], dict[str, str]]:
     """What every source of the zoo says about the images, and why the sources that failed did: two mappings by name.
 
-    The arguments are those of `extract_source`. An image is decoded once for all sources with the same preprocessing,
-    as far as 512 MiB of memory go. Raises SourceError, listing the reasons, only if every source failed; a damaged
-    cache and unreadable images are errors at once, as they are not the source's fault.
+    Only files whose content has no row in the cache go through the models, identical files once; a source for which
+    there are none is not even opened. An image is decoded once for all sources. Rows are computed in float32 in the
+    order of their sha256, `batch_size` at a time, and kept in shards of 1,024: an interruption loses the current shard
+    of each source. The batch size of the first extraction is kept for a source, because the last bits of a result
+    depend on it.
+
+    Args:
+        target: names the files of the images.
+        zoo: the sources.
+        image_ids: row i of all outputs is `image_ids[i]`.
+        cache_dir: the cache.
+        device: where models run.
+        batch_size: images in a forward pass.
+        workers: threads that decode; 0 decodes between batches. They change nothing but the time.
+        offline: never touch a network.
+        views: how many stored views to extract besides the plain one: view v = 1, 2, ... is the picture that
+            `stored_views.render_view` makes of the file. Each view is an entry of its own, so more views later cost
+            only the new ones. Of stored views only the logits are kept; of a source without a classifier the features.
+        flip: whether half of the stored views are mirrored.
+        progress: told of all sources together, and so of the time that is left.
+        reader: decodes the files.
+
+    Raises SourceError, listing the reasons, only if every source failed; a damaged cache (CacheError), one that cannot
+    be written (OutputError), and unknown or unreadable images (DataError) are errors at once, as they are not the
+    source's fault.
     """
-    reader = ImageReader(target.files)
-    outputs: dict[str, SourceOutputs] = {}
+    if batch_size < 1 or workers < 0 or views < 0:
+        raise UsageError(
+            f"batch_size must be at least 1, workers and views at least 0, got {batch_size}, {workers} and {views}."
+        )
+    reader = ImageReader(target.files) if reader is None else reader
+    jobs, errors = open_jobs(
+        target, zoo, image_ids, reader, cache_dir=cache_dir, device=device, offline=offline, views=views, flip=flip
+    )
+    errors |= fill(jobs, reader, batch_size=batch_size, workers=workers, progress=progress)
+    digests = [target.digests[image_id] for image_id in image_ids]
+    outputs = {
+        job.name: _outputs(job, zoo.sources[job.name], image_ids, digests) for job in jobs if job.name not in errors
+    }
+    if not outputs:
+        reasons = "".join(f"\n  - {name}: {errors[name]}" for name in zoo.sources if name in errors)
+        raise SourceError(f"No source of the zoo '{zoo.name}' gave outputs:{reasons or ' it holds no source.'}")
+    return outputs, {name: errors[name] for name in zoo.sources if name in errors}
+
+
+def extract_source(spec: SourceSpec, target: Target, image_ids: Sequence[str], **settings: Any) -> SourceOutputs:
+    """`extract_outputs` for one source; its failure is an error."""
+    outputs, _ = extract_outputs(target, Zoo(spec.name, {spec.name: spec}), image_ids, **settings)
+    return outputs[spec.name]
+
+
+def open_jobs(
+    target: Target,
+    zoo: Zoo,
+    image_ids: Sequence[str],
+    reader: ImageReader,
+    *,
+    cache_dir: Path,
+    device: str,
+    offline: bool,
+    views: int = 0,
+    flip: bool = False,
+) -> tuple[list[Job], dict[str, str]]:
+    """The sources that can be identified, with their entries, and why the others cannot: by name.
+
+    No model is loaded, unless rows of other library versions must be compared. Raises DataError for unknown images,
+    CacheError for damaged entries.
+    """
+    image_of = _images_by_digest(target, image_ids)
+    fingerprint = KnownFiles(cache_dir)
+    jobs: list[Job] = []
     errors: dict[str, str] = {}
     for spec in zoo:
+        asked = AskedSource(partial(open_source, spec, device=device, offline=offline), image_of, reader, flip=flip)
         try:
-            outputs[spec.name] = extract_source(
-                spec,
-                target,
-                image_ids,
-                cache_dir=cache_dir,
-                device=device,
-                batch_size=batch_size,
-                workers=workers,
-                offline=offline,
-                views=views,
-                flip=flip,
-                progress=progress,
-                reader=reader,
-            )
+            identity = source_identity(spec, fingerprint)
+            entries = tuple(_open_entry(cache_dir, identity, view, flip) for view in range(views + 1))
+            for entry in entries:
+                check_versions(entry.store, asked, entry.view)
         except (SourceError, UnknownNameError) as error:
             errors[spec.name] = str(error)
-    if not outputs:
-        reasons = "".join(f"\n  - {name}: {reason}" for name, reason in errors.items())
-        raise SourceError(f"No source of the zoo '{zoo.name}' gave outputs:{reasons or ' it holds no source.'}")
-    return outputs, errors
+            continue
+        jobs.append(Job(spec.name, asked, entries))
+    return jobs, errors
 
 
-def extract_source(
-    spec: SourceSpec,
+def fill_cache(
     target: Target,
+    zoo: Zoo,
     image_ids: Sequence[str],
     *,
     cache_dir: Path,
+    part: Part | None = None,
     device: str = "cpu",
     batch_size: int = 64,
     workers: int = 0,
@@ -85,88 +136,40 @@ def extract_source(
     views: int = 0,
     flip: bool = False,
     progress: Progress = no_progress,
-    reader: ImageReader | None = None,
-) -> SourceOutputs:
-    """Features and logits of one source for the images of the target, row i for `image_ids[i]`.
+) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
+    """Compute rows for later commands, by one process or by `n` that share the cache and nothing else.
 
-    Only files whose content has no row in the cache go through the model, identical files once; when there are none,
-    the model is not even loaded. Rows are computed in float32 in the order of their sha256, `batch_size` at a time, and
-    kept in shards of 4,096: an interruption loses the current shard only. The batch size of the first extraction is
-    kept for the entry, because the last bits of a result depend on it. `workers` (threads that decode; 0 decodes
-    between batches) and `reader` (shares decoded images between sources) change nothing but the time.
+    Args:
+        part: (i, n), 0 <= i < n: this process writes shard i, i + n, ... of every source. Which rows a shard has is
+            decided once, so the cache is the same for every n, and a job that was cut off goes on with another one.
+        target, zoo, image_ids, and the others: as `extract_outputs` has them.
 
-    views: how many stored views to extract besides the plain one: view v = 1, 2, ... is the picture that
-    `stored_views.render_view` makes of the file, mirrored in half of the cases if `flip`. Each view is an entry of its
-    own, so more views later cost only the new ones, and a file is decoded once for all views that lack it. Of stored
-    views only the logits are kept; of a source without a classifier the features, as it has nothing else to say.
-
-    Raises SourceError (source missing, failing, outputs not finite), DataError (unknown or unreadable image),
-    CacheError (damaged cache), OutputError (cache cannot be written).
+    Returns:
+        By name of the source: image passes that were made, images that still lack a row (those of other parts), and
+        why a source failed.
     """
-    if batch_size < 1 or workers < 0 or views < 0:
-        raise UsageError(
-            f"batch_size must be at least 1, workers and views at least 0, got {batch_size}, {workers} and {views}."
-        )
-    started = time.perf_counter()
-    identity = source_identity(spec, KnownFiles(cache_dir))
-    entries = [_open_entry(cache_dir, identity, view, flip) for view in range(views + 1)]
-    computer = RowComputer(
-        partial(open_source, spec, device=device, offline=offline),
-        _images_by_digest(target, image_ids),
-        ImageReader(target.files) if reader is None else reader,
-        workers=workers,
-        flip=flip,
+    if part is not None and not 0 <= part[0] < part[1]:
+        raise UsageError(f"part must be i/n with 0 <= i < n, got {part[0]}/{part[1]}.")
+    reader = ImageReader(target.files)
+    jobs, errors = open_jobs(
+        target, zoo, image_ids, reader, cache_dir=cache_dir, device=device, offline=offline, views=views, flip=flip
     )
-    for entry in entries:
-        check_versions(entry.store, computer, entry.view)
-    incomplete = [entry for entry in entries if entry.store.missing(computer.digests)]
-    if incomplete:
-        with ExitStack() as locks:  # all processes take the locks in the order of the views
-            for entry in incomplete:
-                locks.enter_context(entry.store.writing())
-            _fill(incomplete, computer, batch_size, progress)
-    digests = [target.digests[image_id] for image_id in image_ids]
-    (features, logits), *stored = [entry.store.read(digests) for entry in entries]
-    for entry in entries:
-        entry.store.note_use()
-    described: Mapping[str, Any] = (entries[0].store.manifest or {})["source"]
-    return SourceOutputs(
-        source=spec.name,
-        image_ids=tuple(image_ids),
-        features=features,
-        logits=logits,
-        label_space="clusters" if logits is None else "source",
-        classes=_classes(spec, described),
-        cost=SourceCost(
-            forwards=computer.forwards,
-            seconds=time.perf_counter() - started,
-            params=described["params"],
-            depth=described.get("depth"),  # not noted by version 0.1
-        ),
-        key=entries[0].store.key,
-        views=tuple(view_logits for _, view_logits in stored if view_logits is not None),
-        view_features=tuple(view_features for view_features, _ in stored if view_features is not None),
-    )
+    errors |= fill(jobs, reader, batch_size=batch_size, workers=workers, progress=progress, part=part)
+    forwards = {job.name: job.asked.forwards for job in jobs}
+    missing = {job.name: _missing(job) for job in jobs}
+    return forwards, missing, errors
 
 
-def _classes(spec: SourceSpec, described: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The names of the source's classes: those of the zoo file, or else those that the model itself knows."""
-    known = described.get("classes")
-    return spec.classes if spec.classes is not None or known is None else tuple(known)
+def _missing(job: Job) -> int:
+    """Rows that the entries of a job lack now."""
+    for entry in job.entries:
+        entry.store.refresh()
+    return sum(len(entry.store.missing(job.asked.digests)) for entry in job.entries)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One view of one source in the cache."""
-
-    view: int
-    fields: Mapping[str, Any]
-    store: OutputStore
-
-
-def _open_entry(cache_dir: Path, identity: Mapping[str, Any], view: int, flip: bool) -> _Entry:
+def _open_entry(cache_dir: Path, identity: Mapping[str, Any], view: int, flip: bool) -> Entry:
     fields = key_fields(identity, view=view, flip=flip)
-    return _Entry(view, fields, OutputStore(cache_dir, cache_key(fields)))
+    return Entry(view, fields, OutputStore(cache_dir, cache_key(fields)))
 
 
 def _images_by_digest(target: Target, image_ids: Sequence[str]) -> dict[str, str]:
@@ -179,64 +182,28 @@ def _images_by_digest(target: Target, image_ids: Sequence[str]) -> dict[str, str
     return {target.digests[image_id]: image_id for image_id in reversed(image_ids)}
 
 
-def _fill(entries: Sequence[_Entry], computer: RowComputer, batch_size: int, progress: Progress) -> None:
-    """Compute the rows that the entries lack. The caller holds their locks."""
-    # Entries that lack the same images are filled together, from one decoding of each.
-    together: defaultdict[tuple[tuple[str, ...], int], list[_Entry]] = defaultdict(list)
-    for entry in entries:
-        missing = tuple(entry.store.missing(computer.digests))
-        if missing:  # else another process was faster
-            if entry.store.manifest is None:
-                entry.store.write_manifest(_first_manifest(computer, entry.fields, batch_size))
-            together[missing, entry.store.batch_size].append(entry)
-    total = sum(len(missing) * len(group) for (missing, _), group in together.items())
-    if not total:
-        return
-    task, before = f"extract {computer.source.name}", computer.forwards
-    progress(task, 0, total)
-    for (missing, _), group in together.items():
-        for start in range(0, len(missing), SHARD_ROWS):
-            _add_shard(
-                group,
-                computer,
-                missing[start : start + SHARD_ROWS],
-                lambda: progress(task, computer.forwards - before, total),
-            )
-        for entry in group:
-            entry.store.refresh()
-
-
-def _add_shard(
-    entries: Sequence[_Entry], computer: RowComputer, digests: Sequence[str], on_batch: Callable[[], None]
-) -> None:
-    """Compute and write one shard of the same images for each of the entries, which have the same batch size."""
-    views = [entry.view for entry in entries]
-    drafts = [ShardDraft(entry.store.kept_classes, with_features=entry.view == 0) for entry in entries]
-    for batch in computer.batches(digests, views, batch_size=entries[0].store.batch_size):
-        for draft, (features, logits) in zip(drafts, batch, strict=True):
-            draft.add(features, logits)
-        on_batch()
-    for entry, draft in zip(entries, drafts, strict=True):
-        entry.store.append(draft.arrays(digests))
-
-
-def _first_manifest(computer: RowComputer, fields: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
-    source = computer.source
-    return {
-        "fields": dict(fields),
-        "source": {
-            "name": source.name,
-            "params": source.params,
-            "depth": source.depth,
-            "feature_dim": source.feature_dim,
-            "num_classes": source.num_classes,
-            **({"classes": list(source.classes)} if source.classes else {}),
-        },
-        "choices": {
-            "batch_size": batch_size,
-            "dtype": "float32",
-            "layout": "channels_last",
-            "kept_classes": kept_classes(source.num_classes),
-        },
-        "versions": [library_versions()],
-    }
+def _outputs(job: Job, spec: SourceSpec, image_ids: Sequence[str], digests: Sequence[str]) -> SourceOutputs:
+    """What the entries of a job hold, in the order of the images."""
+    (features, logits), *stored = [entry.store.read(digests) for entry in job.entries]
+    for entry in job.entries:
+        entry.store.note_use()
+    described: Mapping[str, Any] = (job.entries[0].store.manifest or {})["source"]
+    classes = described.get("classes")
+    return SourceOutputs(
+        source=spec.name,
+        image_ids=tuple(image_ids),
+        features=features,
+        logits=logits,
+        label_space="clusters" if logits is None else "source",
+        # The names of the zoo file, or else those that the model itself knows.
+        classes=spec.classes if spec.classes is not None or classes is None else tuple(classes),
+        cost=SourceCost(
+            forwards=job.asked.forwards,
+            seconds=job.asked.seconds,
+            params=described["params"],
+            depth=described.get("depth"),  # not noted by version 0.1
+        ),
+        key=job.entries[0].store.key,
+        views=tuple(view_logits for _, view_logits in stored if view_logits is not None),
+        view_features=tuple(view_features for view_features, _ in stored if view_features is not None),
+    )

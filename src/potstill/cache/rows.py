@@ -1,27 +1,30 @@
-"""Ask one source about image files: rows of features and logits by sha256, in batches of fixed composition."""
+"""One source and the images that it may be asked about: rows of features and logits by sha256."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from potstill.allocation import keep_freed_memory
-from potstill.cache.images import ImageReader, batches_of
+from potstill.cache.images import ImageReader, Pixels
 from potstill.data.preprocessing import normalise
 from potstill.data.stored_views import render_view, view_numbers
 from potstill.errors import SourceError
 from potstill.sources import FrozenSource, GivenAnswers, Source
 from potstill.sources.soundness import check_normalisation
+from potstill.types import Preprocessing
 
 Outputs = tuple[Tensor | None, Tensor | None]
 
 
-class RowComputer:
-    """Computes rows with one source, which is opened when the first row is wanted; `forwards` counts images.
+class AskedSource:
+    """A source that is opened when its first answer is wanted.
 
+    `forwards` counts images that went through the model, `seconds` the time that opening and answering took.
     `image_of` names an image for every sha256 that may be asked for. `flip`: whether stored views may be mirrored.
     """
 
@@ -31,88 +34,88 @@ class RowComputer:
         image_of: Mapping[str, str],
         reader: ImageReader,
         *,
-        workers: int,
         flip: bool = False,
     ) -> None:
         self._open_source = open_source
         self._image_of = image_of
         self._reader = reader
-        self._workers = workers
         self._flip = flip
         self._source: Source | None = None
         self.forwards = 0
+        self.seconds = 0.0
 
     @property
     def digests(self) -> list[str]:
         """Every sha256 that may be asked for."""
         return list(self._image_of)
 
+    def images(self, digests: Sequence[str]) -> list[str]:
+        """The ids of the images with these sha256."""
+        return [self._image_of[digest] for digest in digests]
+
     @property
     def source(self) -> Source:
         """The opened source. Raises what opening it raises."""
         if self._source is None:
+            started = time.perf_counter()
             self._source = self._open_source()
+            self.seconds += time.perf_counter() - started
             if isinstance(self._source, FrozenSource) and self._source.device == "cpu":
                 keep_freed_memory()
         return self._source
 
-    def batches(self, digests: Sequence[str], views: Sequence[int], *, batch_size: int) -> Iterator[list[Outputs]]:
-        """For each batch of images and, in it, each view: features `(B, D)` or None, and logits `(B, Z)` or None.
+    def close(self) -> None:
+        """Free the memory of the model; the next answer would open it again."""
+        self._source = None
 
-        They are float32 on the CPU. Images go through the model in the given order, `batch_size` at a time: the order
-        decides the last bits. A file is decoded once for all its views.
-        """
-        source = self.source
-        if isinstance(source, GivenAnswers):
-            yield from self._given(source, digests, views, batch_size)
-            return
+    def squares(self, view: int) -> tuple[Preprocessing, ...]:
+        """How images must be fitted for this view; nothing for a source that looks at none."""
+        if isinstance(self.source, GivenAnswers):
+            return ()
+        at = self.source.preprocessing
         # A crop of the centre would hide the border, which stored views may show.
-        wanted = {
-            view: source.preprocessing if view == 0 else replace(source.preprocessing, crop=1.0) for view in views
-        }
-        squares = tuple(dict.fromkeys(wanted.values()))
-        batches = batches_of(
-            [self._image_of[digest] for digest in digests],
-            read=lambda image_id: self._reader.read(image_id, squares),
-            batch_size=batch_size,
-            workers=self._workers,
-        )
-        for number, batch in enumerate(batches):
-            pixels = {
-                square: torch.from_numpy(part).to(source.device) for square, part in zip(squares, batch, strict=True)
-            }
-            shown = digests[number * batch_size : (number + 1) * batch_size]
-            yield [self._outputs(source, pixels[wanted[view]], shown, view) for view in views]
+        return (at if view == 0 else replace(at, crop=1.0),)
+
+    def answer(self, pixels: Sequence[Pixels], digests: Sequence[str], view: int) -> Outputs:
+        """One view of a batch of images: features `(B, D)` or None, and logits `(B, Z)` or None, float32 on the CPU.
+
+        `pixels` has what `squares` asks for. Raises SourceError if the source fails.
+        """
+        source, started = self.source, time.perf_counter()
+        if isinstance(source, GivenAnswers):
+            if view:
+                raise SourceError(
+                    f"Source '{source.name}' has answers about the plain images alone and none about augmented views. "
+                    "Leave stored views out, or leave it out."
+                )
+            answers = source.outputs(self.images(digests), self._reader.files, digests)
+        else:
+            answers = self._forward(source, pixels[0], digests, view)
+        self.seconds += time.perf_counter() - started
+        return answers
 
     def compute(self, digests: Sequence[str], view: int, *, batch_size: int) -> Outputs:
-        """The rows of one view of all the images, as `batches` gives them."""
-        rows = [outputs for (outputs,) in self.batches(digests, (view,), batch_size=batch_size)]
-        features, logits = (_joined([row[number] for row in rows]) for number in (0, 1))
+        """The rows of one view of a few images, at once."""
+        parts = []
+        for start in range(0, len(digests), batch_size):
+            shown = digests[start : start + batch_size]
+            pixels = self._reader.batch(self.images(shown), self.squares(view))
+            parts.append(self.answer(pixels, shown, view))
+        features, logits = (_joined([part[number] for part in parts]) for number in (0, 1))
         return features, logits
 
-    def _outputs(self, source: FrozenSource, pixels: Tensor, digests: Sequence[str], view: int) -> Outputs:
+    def _forward(self, source: FrozenSource, pixels: Pixels, digests: Sequence[str], view: int) -> Outputs:
         preprocessing = source.preprocessing
+        shown = torch.from_numpy(pixels).to(source.device)
         if view:
             numbers = view_numbers(digests, view)
-            pixels = render_view(pixels, numbers, size=preprocessing.image_size, flip=self._flip)
-        images = normalise(pixels, preprocessing.mean, preprocessing.std)
+            shown = render_view(shown, numbers, size=preprocessing.image_size, flip=self._flip)
+        images = normalise(shown, preprocessing.mean, preprocessing.std)
         if self.forwards == 0 and source.model is not None:
             check_normalisation(source.name, source.model, images)
         features, logits = source.outputs(images)
-        self.forwards += len(pixels)
+        self.forwards += len(images)
         return None if features is None else features.cpu(), None if logits is None else logits.cpu()
-
-    def _given(
-        self, source: GivenAnswers, digests: Sequence[str], views: Sequence[int], batch_size: int
-    ) -> Iterator[list[Outputs]]:
-        if set(views) != {0}:
-            raise SourceError(
-                f"Source '{source.name}' has answers about the plain images alone and none about augmented views. "
-                "Leave stored views out, or leave it out."
-            )
-        for start in range(0, len(digests), batch_size):
-            shown = digests[start : start + batch_size]
-            yield [source.outputs([self._image_of[digest] for digest in shown], self._reader.files, shown)]
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

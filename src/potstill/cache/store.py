@@ -1,9 +1,9 @@
 """One folder a key: a manifest and shards of rows that are addressed by the sha256 of the image file.
 
-`<cache_dir>/outputs/<key>/manifest.json` says what the rows are and which choices were measured at first use;
-`shard-000000.safetensors` holds rows and `shard-000000.json` its checksum; files `derived-NAME` alike hold what was
-computed from rows. Files are written once and never changed, the manifest apart, so that readers need no lock; whoever
-writes holds the lock of the folder.
+`<cache_dir>/outputs/<key>/manifest.json` says what the rows are and which choices were made at first use;
+`shard-000000.safetensors` holds rows and `shard-000000.json` its checksum; `plan.safetensors`, while rows are computed,
+says which of them go where; files `derived-NAME` hold what was computed from rows. Files are written once and never
+changed, the manifest apart, so that readers need no lock; whoever writes holds the lock of the folder.
 """
 
 from __future__ import annotations
@@ -102,14 +102,24 @@ class OutputStore:
         self.manifest = {**body, "key": self.key}
         write_record(self.folder / MANIFEST, self.manifest)
 
-    def append(self, arrays: Arrays) -> None:
-        """Write one shard under the first free number; call `refresh` to read it. Raises OutputError."""
+    def has_shard(self, number: int) -> bool:
+        """Whether the shard of this number is finished."""
+        return _shard_name(number) in self._used or (self.folder / f"{_shard_name(number)}.json").is_file()
+
+    def free_numbers(self, count: int) -> list[int]:
+        """The first numbers that no shard has."""
+        numbers: list[int] = []
         number = 0
-        while f"shard-{number:06d}" in self._used:
+        while len(numbers) < count:
+            if _shard_name(number) not in self._used:
+                numbers.append(number)
             number += 1
-        name = f"shard-{number:06d}"
-        write_shard(self.folder / f"{name}.safetensors", arrays)
-        self._used.add(name)
+        return numbers
+
+    def write_rows(self, number: int, arrays: Arrays) -> None:
+        """Write the shard of this number; call `refresh` to read it. The caller holds the lock. Raises OutputError."""
+        write_shard(self.folder / f"{_shard_name(number)}.safetensors", arrays)
+        self._used.add(_shard_name(number))
 
     def read(self, digests: Sequence[str]) -> tuple[ShardedRows | None, SourceLogits | None]:
         """Features, and logits, of images that all have a row, in the given order; None for what the entry has not.
@@ -125,3 +135,7 @@ class OutputStore:
         names = self._shards[0]
         features = rows("features") if "features" in names else None
         return features, decode_logits(names, rows, int(self._described()["source"]["num_classes"]))
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:06d}"

@@ -263,10 +263,12 @@ def _stop(number: int, frame: object) -> None:
 def main() -> None:
     """Run a command; every deliberate error becomes one message and its exit code.
 
-    Of several processes that a launcher started, the first one runs the command and the others help it to train.
+    Of several processes that a launcher started, the first one runs the command and the others help it to train; only
+    `cache fill` is run by all of them.
     """
     adopt_slurm()
-    if process_number() > 0:
+    alike = sys.argv[1:3] == ["cache", "fill"]
+    if process_number() > 0 and not alike:
         from potstill.pipeline.together import help_training
 
         try:
@@ -279,7 +281,8 @@ def main() -> None:
         signal.signal(number, _stop)
     exit_code = 1  # a bug, unless something else is said below
     try:
-        meet_processes()
+        if not alike:
+            meet_processes()
         app()
         exit_code = 0
     except SystemExit as end:
@@ -290,7 +293,8 @@ def main() -> None:
             print_json({"schema": 1, "error": {"kind": type(error).__name__, "message": str(error)}})
         _explain(error)
     finally:
-        dismiss_processes(exit_code)
+        if not alike:
+            dismiss_processes(exit_code)
     sys.exit(exit_code)
 
 

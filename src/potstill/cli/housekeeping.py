@@ -14,7 +14,7 @@ from potstill.cli.options import Data, Json, Output, takes_config
 from potstill.config import RunConfig, build_config
 from potstill.errors import CacheError, SourceError, UsageError
 
-cache = typer.Typer(help="What sources said, kept on disk: list, check, repair, prune, export.", no_args_is_help=True)
+cache = typer.Typer(help="Answers of sources on disk: fill, list, check, repair, prune, export.", no_args_is_help=True)
 zoo = typer.Typer(help="Zoos and their sources: list, check.", no_args_is_help=True)
 
 CacheDir = Annotated[
@@ -28,6 +28,44 @@ def _cache_dir(given: Path | None) -> Path:
     from potstill.cache import default_cache_dir
 
     return given or default_cache_dir()
+
+
+@cache.command("fill")
+@takes_config("data", "zoo", "machine")
+def fill(
+    data: Data,
+    settings: RunConfig,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Every n-th shard from the i-th, from 0.  [default: from torchrun or SLURM]",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure a batch of each source and say what it would take.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the sources about all images of DATA, by one process or by many that share the cache directory."""
+    from potstill.pipeline.cache_filling import ask_sources, forecast_asking, part_of_process
+    from potstill.reporting.tables import filled_table, forecast_table
+
+    with shown_progress() as progress:
+        if dry_run:
+            record = forecast_asking(data, config=settings, progress=progress)
+        else:
+            record = ask_sources(data, config=settings, part=part_of_process(part), progress=progress)
+    if as_json:
+        print_json(record)
+    else:
+        results.print(forecast_table(record) if dry_run else filled_table(record))
+    failed = [row["name"] for row in record["sources"] if row["error"]]
+    for row in record["sources"]:
+        if row["error"] and not as_json:
+            messages.print(f"{row['name']}: {row['error']}", markup=False, soft_wrap=True)
+    if len(failed) == len(record["sources"]):
+        raise typer.Exit(SourceError.exit_code)
 
 
 @cache.command("ls")

@@ -187,6 +187,37 @@ def cache_table(entries: Sequence[Mapping[str, Any]], *, now: float) -> Table:
     return table
 
 
+def filled_table(record: Mapping[str, Any]) -> Table:
+    """What `cache fill` did: image passes that were made, and images that still lack an answer."""
+    part = f", part {record['part']}" if record["part"] else ""
+    table = _empty(f"{record['images']} images{part}")
+    table.add_column("source", overflow="fold")
+    table.add_column("passes", justify="right")
+    table.add_column("missing", justify="right")
+    for row in record["sources"]:
+        missing = MISSING if row["missing"] is None else str(row["missing"])
+        table.add_row(Text(row["name"]), str(row["passes"]), Text("failed", style="red") if row["error"] else missing)
+    return table
+
+
+def forecast_table(record: Mapping[str, Any]) -> Table:
+    """What `cache fill` would take: passes, time and space of every source, and all together."""
+    table = _empty(
+        f"{record['images']} images: about {duration(record['seconds'])} and {record['bytes'] / 2**20:.1f} MiB "
+        f"(decoding {duration(record['decode_seconds'])}, beside the sources)"
+    )
+    table.add_column("source", overflow="fold")
+    for title in ("passes", "time", "MiB"):
+        table.add_column(title, justify="right")
+    for row in record["sources"]:
+        if row["error"]:
+            table.add_row(Text(row["name"]), MISSING, Text("failed", style="red"), MISSING)
+        else:
+            size = f"{row['bytes'] / 2**20:.1f}"
+            table.add_row(Text(row["name"]), str(row["passes"]), duration(row["seconds"]), size)
+    return table
+
+
 def zoos_table(record: Mapping[str, Any]) -> Table:
     """The built-in zoos and how many sources they have."""
     table = _empty("Built-in zoos (`potstill zoo list NAME` for one)")

@@ -1,0 +1,255 @@
+"""Compute the rows that entries lack: every image is decoded once for all sources that are asked together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from potstill.cache.drift import library_versions
+from potstill.cache.encoding import ShardDraft, kept_classes
+from potstill.cache.images import ImageReader
+from potstill.cache.plan import finish_plan, planned_shards
+from potstill.cache.records import locked
+from potstill.cache.rows import AskedSource
+from potstill.cache.store import LOCK, OutputStore
+from potstill.errors import SourceError, UnknownNameError
+from potstill.types import Preprocessing, Progress
+
+SHARD_ROWS = 1024
+"""A shard holds so many rows: what an interruption loses of each source, and what a process takes at a time."""
+MOST_PARAMS = 500_000_000
+"""Sources of so many parameters together are in memory at once (2 GB); further ones are asked in another round."""
+
+Part = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One view of one source in the cache; `fields` are those of its key."""
+
+    view: int
+    fields: Mapping[str, Any]
+    store: OutputStore
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A source, and its entries that may lack rows."""
+
+    name: str
+    asked: AskedSource
+    entries: tuple[Entry, ...]
+
+    @property
+    def keys(self) -> set[str]:
+        """Of all its entries."""
+        return {entry.store.key for entry in self.entries}
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A shard of one entry."""
+
+    job: Job
+    entry: Entry
+    number: int
+
+
+def fill(
+    jobs: Sequence[Job],
+    reader: ImageReader,
+    *,
+    batch_size: int,
+    workers: int,
+    progress: Progress,
+    part: Part | None = None,
+) -> dict[str, str]:
+    """Compute what the entries of the jobs lack; the reasons of the sources that failed, by name.
+
+    Args:
+        jobs: sources, of which none but those that lack rows is opened.
+        reader: decodes the images.
+        batch_size: for entries without rows; others keep theirs.
+        workers: threads that decode.
+        progress: told of images times entries.
+        part: (i, n): shard i, i + n, i + 2 n, ... of every entry alone. None: all of them, and other processes wait.
+
+    Raises DataError for an image that cannot be read, CacheError for a damaged cache, OutputError if it cannot be
+    written.
+    """
+    errors: dict[str, str] = {}
+    left = [job for job in jobs if any(entry.store.missing(job.asked.digests) for entry in job.entries)]
+    while left:
+        group = _fitting(left, errors)
+        left = [job for job in left if job not in group and job.name not in errors]
+        if group:
+            _Filling(group, reader, errors, batch_size, workers, progress, part).run()
+        for job in group:
+            job.asked.close()
+    return errors
+
+
+def _fitting(jobs: Sequence[Job], errors: dict[str, str]) -> list[Job]:
+    """The first jobs whose sources fit into memory together, opened; no two of them write the same entry."""
+    group: list[Job] = []
+    params, keys = 0, set[str]()
+    for job in jobs:
+        if params >= MOST_PARAMS:
+            break
+        if job.keys & keys:
+            continue
+        try:
+            params += job.asked.source.params or 0
+        except (SourceError, UnknownNameError) as error:
+            errors[job.name] = str(error)
+            continue
+        group.append(job)
+        keys |= job.keys
+    return group
+
+
+class _Filling:
+    """Jobs that are filled together."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        reader: ImageReader,
+        errors: dict[str, str],
+        batch_size: int,
+        workers: int,
+        progress: Progress,
+        part: Part | None,
+    ) -> None:
+        self._jobs = jobs
+        self._reader = reader
+        self._errors = errors
+        self._batch_size = batch_size
+        self._workers = workers
+        self._progress = progress
+        self._part = part
+        self._task = f"extract {jobs[0].name}" if len(jobs) == 1 else f"extract {len(jobs)} sources"
+        self._done = 0
+        self._total = 0
+
+    def run(self) -> None:
+        entries = sorted(
+            ((job, entry) for job in self._jobs for entry in job.entries), key=lambda both: both[1].store.key
+        )
+        if self._part is not None:
+            self._compute(self._planned(entries, hold=False))
+            for _, entry in entries:
+                with entry.store.writing():
+                    finish_plan(entry.store)
+            return
+        with ExitStack() as locks:  # in the order of their keys, as every process takes them
+            for _, entry in entries:
+                locks.enter_context(entry.store.writing())
+            # A plan that an interruption left is finished first; images that came since are in the next one.
+            while tasks := self._planned(entries, hold=True):
+                self._compute(tasks)
+                for _, entry in entries:
+                    entry.store.refresh()
+            for _, entry in entries:
+                finish_plan(entry.store)
+
+    def _planned(
+        self, entries: Sequence[tuple[Job, Entry]], *, hold: bool
+    ) -> dict[tuple[tuple[str, ...], int], list[_Work]]:
+        """The shards to be written by this process, those of the same images in batches of the same size together.
+
+        `hold`: whether the caller holds the locks of all entries.
+        """
+        first, step = self._part or (0, 1)
+        tasks: defaultdict[tuple[tuple[str, ...], int], list[_Work]] = defaultdict(list)
+        for job, entry in entries:
+            if job.name in self._errors:
+                continue
+            with ExitStack() as stack:
+                if not hold:
+                    stack.enter_context(entry.store.writing())
+                shards = self._shards(job, entry)
+            for number, digests in shards:
+                if number % step == first:
+                    tasks[digests, entry.store.batch_size].append(_Work(job, entry, number))
+        return tasks
+
+    def _shards(self, job: Job, entry: Entry) -> list[tuple[int, tuple[str, ...]]]:
+        available = set(job.asked.digests)
+        shards = planned_shards(entry.store, available, rows=SHARD_ROWS)
+        if shards and entry.store.manifest is None:
+            entry.store.write_manifest(_first_manifest(job.asked, entry.fields, self._batch_size))
+        return shards
+
+    def _compute(self, tasks: Mapping[tuple[tuple[str, ...], int], list[_Work]]) -> None:
+        self._done, self._total = 0, sum(len(digests) * len(works) for (digests, _), works in tasks.items())
+        if self._total:
+            self._progress(self._task, 0, self._total)
+        for (digests, batch_size), works in sorted(tasks.items(), key=lambda task: task[0]):
+            self._write_shards(digests, batch_size, works)
+
+    def _write_shards(self, digests: tuple[str, ...], batch_size: int, works: list[_Work]) -> None:
+        """Write one shard of the same images for each of several entries."""
+        drafts = {
+            work: ShardDraft(work.entry.store.kept_classes, with_features=work.entry.view == 0)
+            for work in works
+            if work.job.name not in self._errors
+        }
+        for shown, pixels in self._batches(digests, batch_size, list(drafts)):
+            for work in list(drafts):
+                wanted = work.job.asked.squares(work.entry.view)
+                try:
+                    answers = work.job.asked.answer([pixels[one] for one in wanted], shown, work.entry.view)
+                except SourceError as error:
+                    self._errors[work.job.name] = str(error)
+                    drafts = {each: draft for each, draft in drafts.items() if each.job is not work.job}
+                    continue
+                if work in drafts:
+                    drafts[work].add(*answers)
+            self._done += len(shown) * len(works)
+            self._progress(self._task, self._done, self._total)
+            if not drafts:
+                return
+        for work, draft in drafts.items():
+            arrays = draft.arrays(digests)
+            # Processes that share an entry hold its lock while they write; one that works alone has it all the time.
+            with locked(work.entry.store.folder / LOCK) if self._part else nullcontext():
+                work.entry.store.write_rows(work.number, arrays)
+
+    def _batches(
+        self, digests: tuple[str, ...], batch_size: int, works: Sequence[_Work]
+    ) -> Iterator[tuple[tuple[str, ...], dict[Preprocessing, Any]]]:
+        """Batches of images with the squares that any of the entries looks at."""
+        if not works:
+            return
+        squares = tuple(dict.fromkeys(one for work in works for one in work.job.asked.squares(work.entry.view)))
+        images = works[0].job.asked.images(digests)
+        batches = self._reader.batches(images, squares, batch_size=batch_size, workers=self._workers)
+        for number, pixels in enumerate(batches):
+            shown = digests[number * batch_size : (number + 1) * batch_size]
+            yield shown, dict(zip(squares, pixels, strict=True))
+
+
+def _first_manifest(asked: AskedSource, fields: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+    source = asked.source
+    return {
+        "fields": dict(fields),
+        "source": {
+            "name": source.name,
+            "params": source.params,
+            "depth": source.depth,
+            "feature_dim": source.feature_dim,
+            "num_classes": source.num_classes,
+            **({"classes": list(source.classes)} if source.classes else {}),
+        },
+        "choices": {
+            "batch_size": batch_size,
+            "dtype": "float32",
+            "layout": "channels_last",
+            "kept_classes": kept_classes(source.num_classes),
+        },
+        "versions": [library_versions()],
+    }
