@@ -20,6 +20,7 @@ from potstill.cache import (
     extract_source,
     extraction,
     filling,
+    plan,
     repair_cache,
     verify_cache,
 )
@@ -33,7 +34,8 @@ from potstill.types import Zoo
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Several shards for twenty images."""
-    monkeypatch.setattr(filling, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "PART_ROWS", 8)
 
 
 def zoo_of(*specs):
@@ -224,8 +226,8 @@ from pathlib import Path
 tests, root, pause = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 sys.path.insert(0, tests)
 from conftest import make_source, make_target
-from potstill.cache import extract_source, filling
-filling.SHARD_ROWS = 8
+from potstill.cache import extract_source, plan
+plan.SHARD_ROWS = plan.PART_ROWS = 8
 def progress(task, done, total):
     print(done, flush=True)
     if done == 12:  # the first shard is on disk, half of the second is computed

@@ -15,7 +15,7 @@ from potstill.cache import (
     encoding,
     extract_outputs,
     extract_source,
-    filling,
+    plan,
 )
 from potstill.cache.key import cache_key, key_fields
 from potstill.cache.records import read_record, write_record
@@ -32,7 +32,8 @@ ROWS = np.arange(20)
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Several shards for twenty images."""
-    monkeypatch.setattr(filling, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "PART_ROWS", 8)
 
 
 def contents(cache_dir):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.cache import extract_outputs, fill_cache, filling, verify_cache
+from potstill.cache import extract_outputs, fill_cache, plan, verify_cache
 from potstill.errors import UsageError
 from potstill.types import Zoo
 
@@ -23,9 +23,9 @@ sys.path.insert(0, tests)
 root.mkdir()
 import time
 from conftest import make_source, make_target
-from potstill.cache import fill_cache, filling
+from potstill.cache import fill_cache, plan
 from potstill.types import Zoo
-filling.SHARD_ROWS = 4
+plan.SHARD_ROWS, plan.PART_ROWS = 8, 4
 target = make_target(root / "images", 30)
 specs = [make_source(root, "five", num_classes=5, seed=0), make_source(root, "headless", num_classes=0, seed=1)]
 zoo = Zoo("two", {spec.name: spec for spec in specs})
@@ -39,7 +39,8 @@ fill_cache(target, zoo, list(target.files), cache_dir=cache, batch_size=2, part=
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filling, "SHARD_ROWS", 4)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "PART_ROWS", 4)
 
 
 @pytest.fixture

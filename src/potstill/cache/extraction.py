@@ -12,6 +12,7 @@ from potstill.cache.filling import Entry, Job, Part, fill
 from potstill.cache.images import ImageReader
 from potstill.cache.key import cache_key, key_fields
 from potstill.cache.known_files import KnownFiles
+from potstill.cache.plan import rows_left
 from potstill.cache.rows import AskedSource
 from potstill.cache.store import OutputStore
 from potstill.errors import DataError, SourceError, UnknownNameError, UsageError
@@ -38,8 +39,8 @@ def extract_outputs(
 
     Only files whose content has no row in the cache go through the models, identical files once; a source for which
     there are none is not even opened. An image is decoded once for all sources. Rows are computed in float32 in the
-    order of their sha256, `batch_size` at a time, and kept in shards of 1,024: an interruption loses the current shard
-    of each source. The batch size of the first extraction is kept for a source, because the last bits of a result
+    order of their sha256, `batch_size` at a time, and written 256 at a time: an interruption loses no more of each
+    source. The batch size of the first extraction is kept for a source, because the last bits of a result
     depend on it.
 
     Args:
@@ -140,8 +141,8 @@ def fill_cache(
     """Compute rows for later commands, by one process or by `n` that share the cache and nothing else.
 
     Args:
-        part: (i, n), 0 <= i < n: this process writes shard i, i + n, ... of every source. Which rows a shard has is
-            decided once, so the cache is the same for every n, and a job that was cut off goes on with another one.
+        part: (i, n), 0 <= i < n: this process computes every n-th part of 256 rows. Which rows these are is decided
+            once, so the cache is the same for every n, and a job that was cut off goes on with another one.
         target, zoo, image_ids, and the others: as `extract_outputs` has them.
 
     Returns:
@@ -161,10 +162,10 @@ def fill_cache(
 
 
 def _missing(job: Job) -> int:
-    """Rows that the entries of a job lack now."""
+    """Rows of the entries of a job that nobody has computed yet."""
     for entry in job.entries:
         entry.store.refresh()
-    return sum(len(entry.store.missing(job.asked.digests)) for entry in job.entries)
+    return sum(len(rows_left(entry.store, job.asked.digests)) for entry in job.entries)
 
 
 def _open_entry(cache_dir: Path, identity: Mapping[str, Any], view: int, flip: bool) -> Entry:

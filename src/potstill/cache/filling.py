@@ -11,15 +11,13 @@ from typing import Any
 from potstill.cache.drift import library_versions
 from potstill.cache.encoding import ShardDraft, kept_classes
 from potstill.cache.images import ImageReader
-from potstill.cache.plan import finish_plan, planned_shards
+from potstill.cache.plan import PlannedPart, finish_plan, has_plan, planned_parts
 from potstill.cache.records import locked
 from potstill.cache.rows import AskedSource
 from potstill.cache.store import LOCK, OutputStore
 from potstill.errors import SourceError, UnknownNameError
 from potstill.types import Preprocessing, Progress
 
-SHARD_ROWS = 1024
-"""A shard holds so many rows: what an interruption loses of each source, and what a process takes at a time."""
 MOST_PARAMS = 500_000_000
 """Sources of so many parameters together are in memory at once (2 GB); further ones are asked in another round."""
 
@@ -51,11 +49,11 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """A shard of one entry."""
+    """Rows of one entry that are computed together."""
 
     job: Job
     entry: Entry
-    number: int
+    part: PlannedPart
 
 
 def fill(
@@ -75,13 +73,14 @@ def fill(
         batch_size: for entries without rows; others keep theirs.
         workers: threads that decode.
         progress: told of images times entries.
-        part: (i, n): shard i, i + n, i + 2 n, ... of every entry alone. None: all of them, and other processes wait.
+        part: (i, n): rows of the plan in turn with n - 1 others (see `plan`). None: all of them, and other processes
+            wait.
 
     Raises DataError for an image that cannot be read, CacheError for a damaged cache, OutputError if it cannot be
     written.
     """
     errors: dict[str, str] = {}
-    left = [job for job in jobs if any(entry.store.missing(job.asked.digests) for entry in job.entries)]
+    left = [job for job in jobs if any(_is_unfinished(entry.store, job.asked.digests) for entry in job.entries)]
     while left:
         group = _fitting(left, errors)
         left = [job for job in left if job not in group and job.name not in errors]
@@ -90,6 +89,10 @@ def fill(
         for job in group:
             job.asked.close()
     return errors
+
+
+def _is_unfinished(store: OutputStore, digests: list[str]) -> bool:
+    return has_plan(store) or bool(store.missing(digests))
 
 
 def _fitting(jobs: Sequence[Job], errors: dict[str, str]) -> list[Job]:
@@ -152,14 +155,12 @@ class _Filling:
             while tasks := self._planned(entries, hold=True):
                 self._compute(tasks)
                 for _, entry in entries:
-                    entry.store.refresh()
-            for _, entry in entries:
-                finish_plan(entry.store)
+                    finish_plan(entry.store)
 
     def _planned(
         self, entries: Sequence[tuple[Job, Entry]], *, hold: bool
     ) -> dict[tuple[tuple[str, ...], int], list[_Work]]:
-        """The shards to be written by this process, those of the same images in batches of the same size together.
+        """The rows to be computed by this process, those of the same images in batches of the same size together.
 
         `hold`: whether the caller holds the locks of all entries.
         """
@@ -168,31 +169,24 @@ class _Filling:
         for job, entry in entries:
             if job.name in self._errors:
                 continue
-            with ExitStack() as stack:
-                if not hold:
-                    stack.enter_context(entry.store.writing())
-                shards = self._shards(job, entry)
-            for number, digests in shards:
-                if number % step == first:
-                    tasks[digests, entry.store.batch_size].append(_Work(job, entry, number))
+            with nullcontext() if hold else entry.store.writing():
+                parts = planned_parts(entry.store, set(job.asked.digests))
+                if parts and entry.store.manifest is None:
+                    entry.store.write_manifest(_first_manifest(job.asked, entry.fields, self._batch_size))
+            for part in parts:
+                if part.number % step == first:
+                    tasks[part.digests, entry.store.batch_size].append(_Work(job, entry, part))
         return tasks
-
-    def _shards(self, job: Job, entry: Entry) -> list[tuple[int, tuple[str, ...]]]:
-        available = set(job.asked.digests)
-        shards = planned_shards(entry.store, available, rows=SHARD_ROWS)
-        if shards and entry.store.manifest is None:
-            entry.store.write_manifest(_first_manifest(job.asked, entry.fields, self._batch_size))
-        return shards
 
     def _compute(self, tasks: Mapping[tuple[tuple[str, ...], int], list[_Work]]) -> None:
         self._done, self._total = 0, sum(len(digests) * len(works) for (digests, _), works in tasks.items())
         if self._total:
             self._progress(self._task, 0, self._total)
         for (digests, batch_size), works in sorted(tasks.items(), key=lambda task: task[0]):
-            self._write_shards(digests, batch_size, works)
+            self._write_parts(digests, batch_size, works)
 
-    def _write_shards(self, digests: tuple[str, ...], batch_size: int, works: list[_Work]) -> None:
-        """Write one shard of the same images for each of several entries."""
+    def _write_parts(self, digests: tuple[str, ...], batch_size: int, works: list[_Work]) -> None:
+        """Compute and write the same images for each of several entries."""
         drafts = {
             work: ShardDraft(work.entry.store.kept_classes, with_features=work.entry.view == 0)
             for work in works
@@ -217,7 +211,7 @@ class _Filling:
             arrays = draft.arrays(digests)
             # Processes that share an entry hold its lock while they write; one that works alone has it all the time.
             with locked(work.entry.store.folder / LOCK) if self._part else nullcontext():
-                work.entry.store.write_rows(work.number, arrays)
+                work.part.write(arrays)
 
     def _batches(
         self, digests: tuple[str, ...], batch_size: int, works: Sequence[_Work]

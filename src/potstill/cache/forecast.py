@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from potstill.cache.encoding import ShardDraft, kept_classes
 from potstill.cache.filling import Job
 from potstill.cache.images import ImageReader
+from potstill.cache.plan import rows_left
 from potstill.errors import SourceError, UnknownNameError
 from potstill.types import Progress
 
@@ -37,7 +38,7 @@ def forecast_extraction(
     slowest_decode = 0.0
     for number, job in enumerate(jobs):
         progress("measure sources", number, len(jobs))
-        missing = {entry.view: entry.store.missing(job.asked.digests) for entry in job.entries}
+        missing = {entry.view: rows_left(entry.store, job.asked.digests) for entry in job.entries}
         passes = sum(len(digests) for digests in missing.values())
         if not passes:
             found.append(SourceForecast(job.name, 0, 0.0, 0))

@@ -60,9 +60,12 @@ class ShardedRows:
         if len(self._arrays) == 1:
             return self._arrays[0][offsets]
         out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
-        for number in np.unique(numbers):
-            chosen = np.flatnonzero(numbers == number)
-            out[chosen] = self._arrays[number][offsets[chosen]]
+        order = np.argsort(numbers, kind="stable")
+        numbers, offsets = numbers[order], offsets[order]
+        ends = (np.flatnonzero(np.diff(numbers)) + 1).tolist()
+        for start, end in zip([0, *ends], [*ends, len(rows)], strict=True):
+            if start < end:
+                out[order[start:end]] = self._arrays[numbers[start]].take(offsets[start:end], axis=0)
         return out
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Floats:

@@ -1,8 +1,8 @@
 """One folder a key: a manifest and shards of rows that are addressed by the sha256 of the image file.
 
 `<cache_dir>/outputs/<key>/manifest.json` says what the rows are and which choices were made at first use;
-`shard-000000.safetensors` holds rows and `shard-000000.json` its checksum; `plan.safetensors`, while rows are computed,
-says which of them go where; files `derived-NAME` hold what was computed from rows. Files are written once and never
+`shard-000000.safetensors` holds rows and `shard-000000.json` its checksum; `plan` and `part-000000` are of rows that
+are being computed (see `plan`); files `derived-NAME` hold what was computed from rows. Files are written once and never
 changed, the manifest apart, so that readers need no lock; whoever writes holds the lock of the folder.
 """
 

@@ -39,7 +39,7 @@ def fill(
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Every n-th shard from the i-th, from 0.  [default: from torchrun or SLURM]",
+            help="Every n-th part of the rows, from the i-th (from 0).  [default: from torchrun or SLURM]",
         ),
     ] = None,
     dry_run: Annotated[
