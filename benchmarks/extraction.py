@@ -1,6 +1,7 @@
 """What it costs to ask sources: throughput, decoding once, random reads, warm ranking, memory, bytes.
 
     python benchmarks/extraction.py [throughput naive gather bytes warm memory]     # all: about ten minutes
+    python benchmarks/extraction.py page      # writes what was measured into the table of docs/sources.md
 
 Each section is merged into benchmarks/results/extraction.json. Photos and weights are made in .build-data/extraction.
 Times are medians of seven interleaved rounds in one process; run it on a machine that does nothing else.
@@ -16,12 +17,16 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
+from extraction_sections.page import tables_of
 from extraction_sections.passes import measure_naive, measure_throughput
 from extraction_sections.store import measure_bytes, measure_gather, measure_memory, measure_warm
 from potstill.reporting import environment_record
 from recording import commit_of
+from tables import write_tables
 
-RESULTS = Path(__file__).resolve().parent / "results" / "extraction.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "extraction.json"
+PAGE = ROOT / "docs" / "sources.md"
 SECTIONS = {
     "throughput": measure_throughput,
     "naive": measure_naive,
@@ -34,10 +39,13 @@ SECTIONS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, "page", []], default=[])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    if "page" in arguments.sections:
+        write_tables(PAGE, tables_of(json.loads(arguments.output.read_text(encoding="utf-8"))))
+        return
     torch.set_num_threads(arguments.threads)
     for name in arguments.sections or SECTIONS:
         started = time.perf_counter()

@@ -18,6 +18,7 @@ import torch
 from extraction_sections.material import SMALL, photos, zoo
 from potstill.cache import extract_outputs
 from potstill.cache.encoding import KEPT_CLASSES, encode_logits
+from potstill.cache.plan import SHARD_ROWS
 from potstill.cache.shards import ShardedRows, open_shard, write_shard
 from potstill.config import build_config
 from potstill.pipeline.ranking import rank_zoo
@@ -28,10 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def measure_gather(rows: int = 20_480, width: int = 1000, drawn: int = 256) -> dict[str, Any]:
-    """256 random rows of 2,000 bytes from 20 shards, from an array in memory, and from a pickle for each image."""
+    """256 random rows of 2,000 bytes from 5 shards, from an array in memory, and from a pickle for each image."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=(rows, width)).astype(np.float16)
-    per_shard = 1024
+    per_shard = SHARD_ROWS
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         digests = rng.integers(0, 256, size=(rows, 32), dtype=np.uint8)
