@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from potstill.cache import extract_outputs, fill_cache, plan, verify_cache
+from potstill.cache import cache_summary, extract_outputs, fill_cache, plan, verify_cache
+from potstill.cache.records import locked
+from potstill.cache.store import LOCK, OutputStore
 from potstill.errors import UsageError
 from potstill.types import Zoo
 
@@ -87,18 +90,62 @@ def test_images_that_come_while_a_plan_is_open_wait_for_the_next(thirty, zoo: Zo
     fill_cache(thirty, zoo, ids[:20], part=(0, 2), **arguments)
     outputs, _ = extract_outputs(thirty, zoo, ids, **arguments)
     assert all(len(one.features) == 30 for one in outputs.values())
-    assert not list((tmp_path / "cache").rglob("plan.*"))
+    assert not list((tmp_path / "cache").rglob("plan-*"))
     assert verify_cache(tmp_path / "cache") == ()
 
 
-def test_an_open_plan_with_images_that_are_gone_is_dropped(thirty, zoo: Zoo, tmp_path: Path) -> None:
+def test_two_targets_that_share_images_do_not_disturb_each_other(thirty, zoo: Zoo, tmp_path: Path) -> None:
+    """Parts of two pools in turns: every pass counts, and neither drops what the other planned."""
+    ids = list(thirty.files)
+    pools = (ids[:20], ids[10:])
+    arguments = {"cache_dir": tmp_path / "cache", "batch_size": 2}
+    for number in (0, 1):
+        for pool in pools:
+            fill_cache(thirty, zoo, pool, part=(number, 2), **arguments)
+    for pool in pools:
+        _, missing, errors = fill_cache(thirty, zoo, pool, part=(0, 1), **arguments)
+        assert errors == {}
+        assert set(missing.values()) == {0}
+    outputs, _ = extract_outputs(thirty, zoo, ids, **arguments)
+    fresh, _ = extract_outputs(thirty, zoo, ids, cache_dir=tmp_path / "fresh", batch_size=2)
+    for name, one in outputs.items():
+        assert one.cost.forwards == 0
+        np.testing.assert_allclose(
+            np.asarray(one.features, np.float64), np.asarray(fresh[name].features), rtol=1e-2, atol=1e-3
+        )
+    assert not list((tmp_path / "cache").rglob("plan-*"))
+    assert not list((tmp_path / "cache").rglob("part-*"))
+
+
+def test_images_that_are_all_there_are_read_while_others_are_computed(thirty, spec, zoo: Zoo, tmp_path: Path) -> None:
     ids = list(thirty.files)
     arguments = {"cache_dir": tmp_path / "cache", "batch_size": 2}
+    extract_outputs(thirty, zoo, ids[:10], **arguments)
     fill_cache(thirty, zoo, ids, part=(0, 2), **arguments)
+    spec.weights.unlink()  # nothing is opened
+    folder = OutputStore(tmp_path / "cache", cache_key_of(tmp_path / "cache")).folder
+    with locked(folder / LOCK):  # as the process that computes has it
+        outputs, errors = extract_outputs(thirty, zoo, ids[:10], **arguments)
+    assert errors == {}
+    assert all(one.cost.forwards == 0 for one in outputs.values())
+
+
+def cache_key_of(cache_dir: Path) -> str:
+    return next(entry.key for entry in cache_summary(cache_dir) if entry.source == "five")
+
+
+def test_an_abandoned_plan_is_joined_as_far_as_it_went(
+    thirty, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = list(thirty.files)
+    arguments = {"cache_dir": tmp_path / "cache", "batch_size": 2}
+    computed, _, _ = fill_cache(thirty, zoo, ids, part=(0, 2), **arguments)
+    monkeypatch.setattr(plan, "ABANDONED_SECONDS", -1.0)  # some images are gone for good
     outputs, errors = extract_outputs(thirty, zoo, ids[:25], **arguments)
     assert errors == {}
     assert all(len(one.features) == 25 for one in outputs.values())
-    assert not list((tmp_path / "cache").rglob("plan.*"))
+    assert sum(one.cost.forwards for one in outputs.values()) <= 60 - sum(computed.values())
+    assert not list((tmp_path / "cache").rglob("plan-*"))
 
 
 @pytest.mark.parametrize("part", [(2, 2), (-1, 2), (0, 0)])

@@ -73,7 +73,8 @@ def test_prune_says_what_would_go_and_deletes_what_was_asked(potstill: Run, rank
     assert ask(potstill, "cache", "prune", "--unused-days", 1, "--stale", "--cache-dir", ranked)["entries"] == []
     os.utime(manifest, (time.time() - 3 * 86400,) * 2)
     assert len(ask(potstill, "cache", "prune", "--unused-days", 2, "--cache-dir", ranked)["entries"]) == 1
-    assert not manifest.parent.exists()
+    assert not manifest.exists()
+    assert [path.name for path in manifest.parent.iterdir()] == ["lock"]
 
 
 def test_use_is_noted(potstill: Run, ranked: Path, digits: Path, models: Path) -> None:

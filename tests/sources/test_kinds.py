@@ -230,7 +230,7 @@ def test_preprocessor_files_of_every_family(prepared: dict[str, Any], size: int,
     [
         ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"longest_edge": 512}}, "Add image_size"),
         ({"size": 224}, "says nothing of image_mean"),
-        ({"size": 224, "do_normalize": False, "rescale_factor": 1 / 127.5}, "rescaled by 0.0078"),
+        ({"size": 224, "do_normalize": False, "rescale_factor": 1 / 127.5}, "rescale_factor 0.0078"),
     ],
 )
 def test_preprocessor_files_that_do_not_say_enough(prepared: dict[str, Any], message: str) -> None:
@@ -413,3 +413,86 @@ def test_an_image_named_twice_and_nothing_given(arrays: SourceSpec, tmp_path: Pa
         open_source(arrays)
     with pytest.raises(SourceError, match=r"need `paths`, and `features`, `logits` or both"):
         open_source(dataclasses.replace(arrays, features=None))
+
+
+# what a review found
+
+
+def test_answers_that_change_when_asked_again_are_refused(tmp_path: Path) -> None:
+    body = "return {'features': torch.nn.functional.dropout(images.flatten(1), 0.5)}"
+    with pytest.raises(SourceError, match="other features when it is asked about the same image again"):
+        open_source(callable_spec(tmp_path, body))
+
+
+def test_a_masking_model_is_not_taken_for_a_source(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTMAEConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
+        decoder_hidden_size=16,
+        decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=32,
+    )
+    transformers.ViTMAEForPreTraining(config).save_pretrained(tmp_path / "mae")
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "mae")
+    with pytest.raises(SourceError, match="random"):
+        open_source(SourceSpec("mae", "hf/somebody/mae", weights=tmp_path / "mae"), offline=True)
+
+
+def test_a_classifier_with_two_heads_keeps_its_classes(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.DeiTConfig(**small, image_size=32, patch_size=8, id2label={k: f"c{k}" for k in range(5)})
+    transformers.DeiTForImageClassificationWithTeacher(config).save_pretrained(tmp_path / "deit")
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "deit")
+    source = open_source(SourceSpec("deit", "hf/somebody/deit", weights=tmp_path / "deit"), offline=True)
+    assert (source.num_classes, source.classes) == (5, ("c0", "c1", "c2", "c3", "c4"))
+
+
+def test_replaced_weights_beside_an_onnx_file_are_noticed_whatever_their_name(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    spec = onnx_spec(tmp_path, features_output="mean")
+    model = onnx.load(spec.file)
+    weight = onnx.numpy_helper.from_array(np.arange(4096, dtype=np.float32), "weight")
+    model.graph.initializer.append(weight)
+    onnx.save(model, spec.file, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    before = source_identity(spec)
+    content = (tmp_path / "weights.bin").read_bytes()
+    (tmp_path / "weights.bin").write_bytes(content[:-1] + b"\x01")
+    assert source_identity(spec) != before
+
+
+@pytest.mark.parametrize(
+    ("prepared", "message"),
+    [
+        ({"do_flip_channel_order": True}, "blue first"),
+        ({"do_rescale": False}, "not scaled to 0..1"),
+        ({"resample": 5}, "unknown resample 5"),
+    ],
+)
+def test_transforms_that_cannot_be_expressed_are_refused(prepared: dict[str, Any], message: str) -> None:
+    whole = {"size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **prepared}
+    with pytest.raises(SourceError, match=message):
+        hf_preprocessing(SourceSpec("a", "hf/a/b"), whole)
+
+
+def test_what_a_foreign_library_raises_is_an_error_of_the_source(arrays: SourceSpec, tmp_path: Path) -> None:
+    (tmp_path / "paths.txt").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(SourceError, match=r"'a' .arrays. cannot be opened: UnicodeDecodeError"):
+        open_source(arrays)
+
+
+def test_a_pinned_sha256_holds_for_a_file_that_is_gone(tmp_path: Path) -> None:
+    state = torchvision.models.squeezenet1_1(num_classes=4).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    spec = SourceSpec("a", "torchvision/squeezenet1_1", weights=tmp_path / "w.safetensors", num_classes=4)
+    with pytest.raises(SourceError, match="expected " + "0" * 64):
+        source_identity(dataclasses.replace(spec, sha256="0" * 64), lambda path: "1" * 64)
+    (tmp_path / "w.safetensors").unlink()
+    with pytest.raises(SourceError, match="expected " + "0" * 64):
+        source_identity(dataclasses.replace(spec, sha256="0" * 64), lambda path: "1" * 64)

@@ -119,6 +119,8 @@ def open_jobs(
         except (SourceError, UnknownNameError) as error:
             errors[spec.name] = str(error)
             continue
+        finally:
+            asked.close()
         jobs.append(Job(spec.name, asked, entries))
     return jobs, errors
 

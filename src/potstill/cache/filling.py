@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from potstill.cache.drift import library_versions
 from potstill.cache.encoding import ShardDraft, kept_classes
 from potstill.cache.images import ImageReader
-from potstill.cache.plan import PlannedPart, finish_plan, has_plan, planned_parts
+from potstill.cache.plan import PlannedPart, finish_plans, has_plan, planned_parts
 from potstill.cache.records import locked
 from potstill.cache.rows import AskedSource
 from potstill.cache.store import LOCK, OutputStore
-from potstill.errors import SourceError, UnknownNameError
+from potstill.errors import OutputError, SourceError, UnknownNameError
 from potstill.types import Preprocessing, Progress
 
 MOST_PARAMS = 500_000_000
 """Sources of so many parameters together are in memory at once (2 GB); further ones are asked in another round."""
+UNKNOWN_PARAMS = 25_000_000
+"""What a source that cannot be looked into counts as."""
 
 Part = tuple[int, int]
 
@@ -80,7 +82,10 @@ def fill(
     written.
     """
     errors: dict[str, str] = {}
-    left = [job for job in jobs if any(_is_unfinished(entry.store, job.asked.digests) for entry in job.entries)]
+    for job in jobs:
+        for entry in job.entries:
+            _tidy(entry.store)
+    left = [job for job in jobs if any(entry.store.missing(job.asked.digests) for entry in job.entries)]
     while left:
         group = _fitting(left, errors)
         left = [job for job in left if job not in group and job.name not in errors]
@@ -91,8 +96,14 @@ def fill(
     return errors
 
 
-def _is_unfinished(store: OutputStore, digests: list[str]) -> bool:
-    return has_plan(store) or bool(store.missing(digests))
+def _tidy(store: OutputStore) -> None:
+    """Join what an earlier process computed and did not join, unless somebody works on the entry or it is read-only."""
+    if not has_plan(store):
+        return
+    with suppress(OutputError), locked(store.folder / LOCK, wait=False) as free:
+        if free:
+            store.refresh()
+            finish_plans(store)
 
 
 def _fitting(jobs: Sequence[Job], errors: dict[str, str]) -> list[Job]:
@@ -105,7 +116,7 @@ def _fitting(jobs: Sequence[Job], errors: dict[str, str]) -> list[Job]:
         if job.keys & keys:
             continue
         try:
-            params += job.asked.source.params or 0
+            params += job.asked.source.params or UNKNOWN_PARAMS
         except (SourceError, UnknownNameError) as error:
             errors[job.name] = str(error)
             continue
@@ -146,7 +157,7 @@ class _Filling:
             self._compute(self._planned(entries, hold=False))
             for _, entry in entries:
                 with entry.store.writing():
-                    finish_plan(entry.store)
+                    finish_plans(entry.store)
             return
         with ExitStack() as locks:  # in the order of their keys, as every process takes them
             for _, entry in entries:
@@ -155,7 +166,7 @@ class _Filling:
             while tasks := self._planned(entries, hold=True):
                 self._compute(tasks)
                 for _, entry in entries:
-                    finish_plan(entry.store)
+                    finish_plans(entry.store)
 
     def _planned(
         self, entries: Sequence[tuple[Job, Entry]], *, hold: bool

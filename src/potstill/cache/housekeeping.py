@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -50,30 +49,32 @@ def cache_summary(cache_dir: Path) -> tuple[CacheEntry, ...]:
 
     Only manifests and records are read: the cost does not depend on the number of rows.
     """
-    entries = []
-    for folder in _folders(cache_dir):
-        try:
-            manifest = read_record(folder / MANIFEST)
-            records = [read_record(path) for path in sorted(folder.glob("shard-*.json"))]
-        except CacheError:
-            continue
-        source = manifest["source"]
-        view = manifest["fields"]["view"]
-        entries.append(
-            CacheEntry(
-                key=folder.name,
-                source=source["name"],
-                architecture=manifest["fields"]["source"].get("architecture", manifest["fields"]["source"]["kind"]),
-                rows=sum(record["rows"] for record in records),
-                size=sum(record["bytes"] for record in records),
-                feature_dim=source["feature_dim"],
-                num_classes=source["num_classes"],
-                view=view if isinstance(view, int) else view["number"],
-                used=(folder / MANIFEST).stat().st_mtime,
-                stale=not is_current(manifest["fields"]),
-            )
-        )
-    return tuple(sorted(entries, key=lambda entry: (entry.source, entry.view, entry.key)))
+    found = [entry for folder in _folders(cache_dir) if (entry := _entry(folder)) is not None]
+    return tuple(sorted(found, key=lambda entry: (entry.source, entry.view, entry.key)))
+
+
+def _entry(folder: Path) -> CacheEntry | None:
+    """The entry of a folder, or None if there is none or it is damaged."""
+    try:
+        manifest = read_record(folder / MANIFEST)
+        records = [read_record(path) for path in sorted(folder.glob("shard-*.json"))]
+        used = (folder / MANIFEST).stat().st_mtime
+    except (CacheError, OSError):
+        return None
+    source, fields = manifest["source"], manifest["fields"]
+    view = fields["view"]
+    return CacheEntry(
+        key=folder.name,
+        source=source["name"],
+        architecture=fields["source"].get("architecture", fields["source"]["kind"]),
+        rows=sum(record["rows"] for record in records),
+        size=sum(record["bytes"] for record in records),
+        feature_dim=source["feature_dim"],
+        num_classes=source["num_classes"],
+        view=view if isinstance(view, int) else view["number"],
+        used=used,
+        stale=not is_current(fields),
+    )
 
 
 def verify_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:
@@ -88,7 +89,8 @@ def verify_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:
                 else:
                     open_shard(path.with_suffix(".safetensors"))
             except CacheError as error:
-                damaged.append(DamagedFile(path, str(error)))
+                if path.name == MANIFEST or path.exists():  # else it was joined to a shard meanwhile
+                    damaged.append(DamagedFile(path, str(error)))
     return tuple(damaged)
 
 
@@ -116,18 +118,27 @@ def prune_cache(
         if name not in {entry.source for entry in entries}:
             raise unknown_name("source in the cache", name, sorted({entry.source for entry in entries}))
     oldest = -math.inf if unused_days is None else time.time() - unused_days * 86400
-    chosen = tuple(
-        entry for entry in entries if entry.source in sources or entry.used < oldest or (stale and entry.stale)
-    )
-    for entry in () if dry_run else chosen:
+
+    def is_chosen(entry: CacheEntry) -> bool:
+        return entry.source in sources or entry.used < oldest or (stale and entry.stale)
+
+    chosen = tuple(entry for entry in entries if is_chosen(entry))
+    if dry_run:
+        return chosen
+    gone = []
+    for entry in chosen:
         folder = cache_dir / "outputs" / entry.key
         with locked(folder / LOCK):
-            # The manifest goes last: until then what is left is an entry with fewer rows.
+            now = _entry(folder)  # it may have been used, or have grown, while we waited
+            if now is None or not is_chosen(now):
+                continue
+            # The manifest goes last: until then what is left is an entry with fewer rows. Folder and lock stay, for
+            # another process may wait for it.
             files = [path for path in folder.iterdir() if path.name not in (LOCK, MANIFEST)]
             for path in [*sorted(files), folder / MANIFEST]:
                 _delete(path)
-        shutil.rmtree(folder, ignore_errors=True)
-    return chosen
+            gone.append(now)
+    return tuple(gone)
 
 
 def repair_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from potstill.cache.records import read_record, write_record
 from potstill.errors import CacheError, OutputError
-from potstill.sources import content_files, content_sha256
+from potstill.sources import content_files, content_sha256, file_status
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +21,8 @@ FOLDER = "known"
 class KnownFiles:
     """Names the content of files and folders like `content_sha256`, and remembers it in the cache.
 
-    A file is read again when its size or modification time changed. One that is gone is what it was: its answers are in
-    the cache, and a source that must be opened says what is missing.
+    A file is read again when its size, a time of its or its inode changed. One that is gone is what it was: its answers
+    are in the cache, and a source that must be opened says what is missing.
     """
 
     def __init__(self, cache_dir: Path) -> None:
@@ -31,7 +33,7 @@ class KnownFiles:
         record = self._folder / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]}.json"
         known = self._read(record, path)
         try:
-            status = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in content_files(path)]
+            status = _status(path, known)
         except FileNotFoundError:
             if known is None:
                 raise
@@ -52,3 +54,16 @@ class KnownFiles:
         except CacheError:
             return None
         return known if known is not None and known.get("path") == path.absolute().as_posix() else None
+
+
+def _status(path: Path, known: Mapping[str, Any] | None) -> dict[str, list[int]]:
+    """Every file that belongs to `path`, relative to its folder, and its status.
+
+    Which these are is asked anew only where the known ones changed. Raises FileNotFoundError.
+    """
+    if known is not None and path.is_file():
+        with suppress(OSError):
+            status = {name: list(file_status(path.parent / name)) for name in known["files"]}
+            if status == known["files"]:
+                return status
+    return {file.relative_to(path.parent).as_posix(): list(file_status(file)) for file in content_files(path)}

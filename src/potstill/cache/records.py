@@ -65,7 +65,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def repair_hint(path: Path) -> str:
     """What to do about a damaged file of a cache entry."""
     names = f"{path.parent / path.stem}.*"
-    if path.name.startswith("derived-"):
+    if path.name.startswith(("derived-", "plan-", "part-")):
         return f"Delete {names} (or run `potstill cache repair`): it will be computed again."
     if path.name.startswith("shard-"):
         return f"Delete {names} (or run `potstill cache repair`): only its rows will be computed again."
@@ -73,8 +73,10 @@ def repair_hint(path: Path) -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold an exclusive lock on a file, waiting for whoever has it. The system frees it when its holder dies.
+
+    Without `wait` the block runs in any case, and is told whether it has the lock.
 
     Raises OutputError if the lock file cannot be written.
     """
@@ -87,23 +89,25 @@ def locked(path: Path) -> Iterator[None]:
             f"Cannot write to {path.parent}: {reason}. Choose another folder with --cache-dir."
         ) from error
     with stream:
-        _lock(stream.fileno())
+        taken = _lock(stream.fileno(), wait)
         try:
-            yield
+            yield taken
         finally:
-            _unlock(stream.fileno())
+            if taken:
+                _unlock(stream.fileno())
 
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(descriptor: int) -> None:
+    def _lock(descriptor: int, wait: bool) -> bool:
         while True:
             try:
-                msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-                return
+                msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+                return True
             except OSError:  # LK_LOCK gives up after ten attempts, one a second
-                continue
+                if not wait:
+                    return False
 
     def _unlock(descriptor: int) -> None:
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -115,8 +119,12 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    def _lock(descriptor: int, wait: bool) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)

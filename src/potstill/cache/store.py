@@ -1,15 +1,15 @@
 """One folder a key: a manifest and shards of rows that are addressed by the sha256 of the image file.
 
 `<cache_dir>/outputs/<key>/manifest.json` says what the rows are and which choices were made at first use;
-`shard-000000.safetensors` holds rows and `shard-000000.json` its checksum; `plan` and `part-000000` are of rows that
-are being computed (see `plan`); files `derived-NAME` hold what was computed from rows. Files are written once and never
-changed, the manifest apart, so that readers need no lock; whoever writes holds the lock of the folder.
+`shard-000000.safetensors` holds rows and `shard-000000.json` its checksum; files `plan-ID` and `part-ID-NUMBER` are of
+rows that are being computed (see `plan`); files `derived-NAME` hold what was computed from rows. Files are written once
+and never changed, the manifest apart, so that readers need no lock; whoever writes holds the lock of the folder.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,12 @@ class OutputStore:
         """Whether the shard of this number is finished."""
         return _shard_name(number) in self._used or (self.folder / f"{_shard_name(number)}.json").is_file()
 
-    def free_numbers(self, count: int) -> list[int]:
-        """The first numbers that no shard has."""
+    def free_numbers(self, count: int, reserved: Collection[int] = ()) -> list[int]:
+        """The first numbers that no shard has and that are not reserved for one."""
         numbers: list[int] = []
         number = 0
         while len(numbers) < count:
-            if _shard_name(number) not in self._used:
+            if _shard_name(number) not in self._used and number not in reserved:
                 numbers.append(number)
             number += 1
         return numbers

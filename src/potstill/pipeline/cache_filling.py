@@ -34,8 +34,11 @@ def part_of_process(text: str | None, environment: Mapping[str, str] = os.enviro
     if int(environment.get("SLURM_ARRAY_TASK_COUNT", "1")) > 1:
         first_task = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
         step = max(1, int(environment.get("SLURM_ARRAY_TASK_STEP", "1")))
-        number = (int(environment["SLURM_ARRAY_TASK_ID"]) - first_task) // step
-        return number, int(environment["SLURM_ARRAY_TASK_COUNT"])
+        tasks = int(environment["SLURM_ARRAY_TASK_COUNT"])
+        last_task = int(environment.get("SLURM_ARRAY_TASK_MAX", str(first_task + (tasks - 1) * step)))
+        if first_task + (tasks - 1) * step != last_task:
+            raise UsageError("The tasks of this SLURM array are not evenly spaced. Give --part i/n to each.")
+        return (int(environment["SLURM_ARRAY_TASK_ID"]) - first_task) // step, tasks
     return None
 
 

@@ -15,7 +15,7 @@ from potstill.pipeline.preparation import gather_material, open_configured
 from potstill.reporting import claim_directory
 from potstill.types import DenseLogits, Progress, SourceOutputs, SourceSpec, no_progress
 
-KEPT_KEYS = ("classes", "license", "trained_on", "accuracy", "url")
+KEPT_KEYS = ("license", "trained_on", "accuracy", "url")
 
 
 def export_answers(data: Path, output: Path, *, config: RunConfig, progress: Progress = no_progress) -> dict[str, Any]:
@@ -54,7 +54,10 @@ def export_answers(data: Path, output: Path, *, config: RunConfig, progress: Pro
             with replacing(output / file_name) as temporary, temporary.open("wb") as stream:
                 np.save(stream, values, allow_pickle=False)
             entry[kind] = file_name
-        entries.append({**entry, **_described(spec)})
+        described = _described(spec)
+        if "logits" in arrays and answers.classes is not None:
+            described["classes"] = list(answers.classes)
+        entries.append({**entry, **described})
         sizes = {kind: values.shape[1] for kind, values in arrays.items()}
         rows.append({"name": name, "feature_dim": sizes.get("features", 0), "num_classes": sizes.get("logits", 0)})
     with replacing(output / "zoo.yaml") as temporary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -115,7 +115,7 @@ def gather_material(
         flip=config.flip,
         progress=progress,
     )
-    errors = {name: _without_folder(zoo, name, reason) for name, reason in errors.items()}
+    errors = {name: without_folders(reason) for name, reason in errors.items()}
     for name, reason in errors.items():
         log.warning("source %s takes no part: %s", name, reason)
     material = Material(target, zoo, outputs, errors)
@@ -143,13 +143,13 @@ def configured_zoo(config: RunConfig) -> Zoo:
     return kept
 
 
-def _without_folder(zoo: Zoo, name: str, reason: str) -> str:
-    """A reason as it may stand in a file that is shared: the source's files by name alone."""
-    spec = zoo.sources[name]
-    for path in (spec.weights, spec.file, spec.features, spec.logits, spec.paths):
-        if path is not None:
-            reason = reason.replace(f"{path.parent}{os.sep}", "")
-    return reason
+def without_folders(reason: str) -> str:
+    """A reason as it may stand in a file that is shared: every absolute path by its last part alone.
+
+    >>> without_folders("not found: /home/me/zoo/a.onnx; fetch https://x.org/a/b.pth to /root/.cache/b.pth.")
+    'not found: a.onnx; fetch https://x.org/a/b.pth to b.pth.'
+    """
+    return re.sub(r"(?<![\w:/.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])*(?=[^\s/\\])", "", reason)
 
 
 def with_stored_views(

@@ -48,7 +48,8 @@ def source_weights(choice: MethodChoice, ranking: Ranking, config: RunConfig) ->
     if not scores:
         reasons = {reason for row in ranking.sources if (reason := _why_unscored(row, ranking.metric))}
         raise UsageError(
-            f"No source has a {ranking.metric} score, so there is nothing to distil. {' '.join(sorted(reasons))}"
+            f"No source has a {ranking.metric} score, so there is nothing to distil. {' '.join(sorted(reasons))} "
+            "Sources without features are scored by --metric leep, with --scheme softmax or equal."
         )
     scheme = config.scheme if choice.method.scheme == "config" else choice.method.scheme
     if scheme == "power" and max(scores.values()) <= 0 and _zero_means_unrelated(ranking.metric):

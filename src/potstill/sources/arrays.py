@@ -58,7 +58,9 @@ class GivenAnswers:
                 "`paths` must name each of them, relative to the data folder or absolute."
             )
         changed = [
-            name for name, digest in zip(names, digests, strict=True) if self.sha256_of.get(name, digest) != digest
+            image_id
+            for image_id, name, digest in zip(image_ids, names, digests, strict=True)
+            if self.sha256_of.get(name, digest) != digest
         ]
         if changed:
             raise SourceError(

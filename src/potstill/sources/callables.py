@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -94,6 +95,7 @@ def _imported(file: Path | None, module: str) -> ModuleType:
     if found is None or found.loader is None:
         raise ImportError(f"{file} is no Python module")
     loaded = importlib.util.module_from_spec(found)
+    sys.modules[name] = loaded  # dataclasses and pickles look their module up
     found.loader.exec_module(loaded)
     return loaded
 

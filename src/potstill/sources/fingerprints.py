@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -17,17 +18,44 @@ Fingerprint = Callable[[Path], str]
 
 def content_files(path: Path) -> list[Path]:
     """The files that belong to what is at `path`, in order: all visible ones of a folder; an ONNX file with those that
-    hold its weights, which have its name and more; else the file alone. Raises FileNotFoundError if nothing is there.
+    hold its weights; else the file alone. Raises FileNotFoundError if one is not there.
     """
     if path.is_dir():
-        files = [one for one in path.rglob("*") if one.is_file() and not one.name.startswith(".")]
-    elif path.suffix == ".onnx":
-        files = [path, *(one for one in path.parent.glob(f"{path.name}?*") if one.is_file())]
+        files = [one for one in path.rglob("*") if one.is_file() and not _is_hidden(one.relative_to(path))]
+    elif path.suffix == ".onnx" and path.is_file():
+        files = [path, *_weights_of_onnx(path)]
     else:
         files = [path]
-    if not files or not files[0].exists():
+    if not files or not all(file.exists() for file in files):
         raise FileNotFoundError(path)
     return sorted(files)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _weights_of_onnx(path: Path) -> list[Path]:
+    """The files that an ONNX file names as holding its weights. Raises SourceError if that cannot be told."""
+    try:
+        onnx = importlib.import_module("onnx")
+    except ImportError as error:
+        raise SourceError(
+            f"{path.name} may have its weights in other files, which package onnx would tell: pip install "
+            "'potstill[onnx]'."
+        ) from error
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception:  # protobuf's own kinds of error derive from Exception alone
+        return []  # no model: opening it says so
+    names = {
+        entry.value
+        for tensor in graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path.parent / name for name in sorted(names)]
 
 
 def content_sha256(path: Path) -> str:
@@ -41,12 +69,17 @@ def content_sha256(path: Path) -> str:
 
 def file_sha256(path: Path) -> str:
     """sha256 of a file as hex digits; remembered within the process while size and modification time stay."""
+    return _sha256(path, file_status(path))
+
+
+def file_status(path: Path) -> tuple[int, ...]:
+    """What changes when a file's content does: size, times of content and of inode, inode."""
     status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 @lru_cache(maxsize=1024)
-def _sha256(path: Path, size: int, modified: int) -> str:
+def _sha256(path: Path, status: tuple[int, ...]) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -66,11 +99,13 @@ def checked_fingerprint(spec: SourceSpec, key: str, fingerprint: Fingerprint) ->
             f"Source '{spec.name}': `{key}`: file not found: {path}. Check the zoo file"
             + (f", or fetch it from {spec.url}." if spec.url else ".")
         ) from error
-    if spec.sha256 and key == main_file(spec) and path.is_file() and file_sha256(path) != spec.sha256:
-        raise SourceError(
-            f"Source '{spec.name}': `{key}`: {path} has sha256 {file_sha256(path)}, expected {spec.sha256}; fetch the "
-            "file again."
-        )
+    if spec.sha256 and key == main_file(spec):
+        # An ONNX file with weights beside it has a fingerprint of all of them.
+        own = file_sha256(path) if path.is_file() else found
+        if own != spec.sha256:
+            raise SourceError(
+                f"Source '{spec.name}': `{key}`: {path} has sha256 {own}, expected {spec.sha256}; fetch the file again."
+            )
     return found
 
 

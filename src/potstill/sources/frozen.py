@@ -86,7 +86,7 @@ def answered(name: str, answer: Answer, images: Tensor, device: str) -> Answers:
     try:
         with torch.inference_mode(), repeatable_convolutions(torch.device(device), exact=True):
             features, logits = answer(images)
-    except SourceError:
+    except (SourceError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a foreign model raises is a failure of this source and of no other
         shape = tuple(images.shape)
@@ -112,7 +112,7 @@ def freeze(
     classes: Iterable[str] | None = None,
     model: nn.Module | None = None,
 ) -> FrozenSource:
-    """A source whose sizes are those of its answer to two blank images.
+    """A source whose sizes are those of its answer to an image that is shown four times.
 
     Args:
         spec: as the zoo file has it; its classes win over `classes`.
@@ -123,11 +123,15 @@ def freeze(
         classes: their names, where the model knows them.
         model: to count parameters and layers, and to see whether the images are normalised as in training.
 
-    Raises SourceError if the model fails, gives nothing, or has another number of classes.
+    Raises SourceError if the model fails, gives nothing, has another number of classes, or says another thing of the
+    same image when it is asked again.
     """
     reply = answer if num_classes != 0 else _without_logits(answer)
-    blank = torch.zeros(2, 3, preprocessing.image_size, preprocessing.image_size, device=device)
-    features, logits = answered(spec.name, reply, blank, device)
+    noise = torch.rand(
+        3, preprocessing.image_size, preprocessing.image_size, generator=torch.Generator().manual_seed(0)
+    )
+    images = torch.stack([noise, noise]).to(device)
+    features, logits = answered(spec.name, reply, images, device)
     found = 0 if logits is None else logits.shape[1]
     if features is None and logits is None:
         raise SourceError(f"Source '{spec.name}' gives neither features nor logits.")
@@ -136,6 +140,7 @@ def freeze(
     names = tuple(classes) if spec.classes is None and classes is not None else spec.classes
     if names is not None and found and len(names) != found:
         raise SourceError(f"Source '{spec.name}': `classes` has {len(names)} names, but the model has {found} classes.")
+    _check_repeatable(spec.name, (features, logits), answered(spec.name, reply, images, device))
     return FrozenSource(
         name=spec.name,
         preprocessing=preprocessing,
@@ -148,6 +153,23 @@ def freeze(
         answer=reply,
         model=model,
     )
+
+
+def _check_repeatable(name: str, first: Answers, second: Answers) -> None:
+    """The same image in two rows, asked about twice, has one answer but for rounding."""
+    _compare(name, "features", first[0], second[0])
+    _compare(name, "logits", first[1], second[1])
+
+
+def _compare(name: str, title: str, once: Tensor | None, again: Tensor | None) -> None:
+    if once is None or again is None or not bool(torch.isfinite(once).all()):
+        return  # values that are not finite are an error of their own
+    for other in (again[0], once[1]):
+        if not torch.allclose(once[0], other, rtol=1e-2, atol=1e-2 * float(once.abs().max()), equal_nan=True):
+            raise SourceError(
+                f"Source '{name}' gives other {title} when it is asked about the same image again: something in it is "
+                "random (dropout, masking). Put it into evaluation mode, or use another model."
+            )
 
 
 def settle(model: nn.Module, device: str) -> nn.Module:

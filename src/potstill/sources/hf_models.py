@@ -20,7 +20,7 @@ from potstill.errors import SourceError
 from potstill.sources.fingerprints import Fingerprint, checked_fingerprint
 from potstill.sources.frozen import Answers, FrozenSource, channels_last, freeze, settle
 from potstill.sources.optional import require
-from potstill.sources.penultimate import answering, classifier_names
+from potstill.sources.penultimate import answering, final_classifier
 from potstill.types import Preprocessing, SourceSpec
 
 PREFIX = "hf/"
@@ -42,8 +42,10 @@ def open_hf(spec: SourceSpec, device: str, offline: bool) -> FrozenSource:
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"Source '{spec.name}': {place} cannot be had: {_first_line(error)}{_how(spec)}") from error
     preprocessing = hf_preprocessing(spec, prepared)
-    if any(str(name).endswith("ForImageClassification") for name in config.architectures or ()):
-        model = _loaded(spec, transformers.AutoModelForImageClassification, place, options, config)
+    named = next((name for name in config.architectures or () if "ForImageClassification" in str(name)), None)
+    if named is not None:
+        kind = getattr(transformers, named, transformers.AutoModelForImageClassification)
+        model = _loaded(spec, kind, place, options, config)
         return _classifier(spec, model, config, preprocessing, device)
     kind = getattr(transformers, type(config).__name__.replace("Config", "VisionModel"), None)
     model = _loaded(spec, kind or transformers.AutoModel, place, options, None if kind else config, pooler=True)
@@ -62,9 +64,10 @@ def _classifier(
             f"Source '{spec.name}': {_place(spec)} has {count} classes, not {spec.num_classes}. Correct num_classes or "
             "leave it out."
         )
-    names = [str(config.id2label[number]) for number in range(count)]
-    heads = classifier_names(model, count)
-    answer = answering(settle(model, device), heads[-1] if len(heads) == 1 else None, lambda output: output.logits)
+    names = [str(config.id2label.get(number, f"LABEL_{number}")) for number in range(count)]
+    settled = settle(model, device)
+    head = final_classifier(settled, count, _logits, (3, preprocessing.image_size, preprocessing.image_size), device)
+    answer = answering(settled, head, _logits)
     return freeze(
         spec,
         preprocessing,
@@ -76,6 +79,11 @@ def _classifier(
     )
 
 
+def _logits(output: Any) -> Tensor:
+    logits: Tensor = output.logits
+    return logits
+
+
 def hf_preprocessing(spec: SourceSpec, prepared: Mapping[str, Any]) -> Preprocessing:
     """The evaluation transform of a preprocessor file, but for what the zoo file says.
 
@@ -83,9 +91,12 @@ def hf_preprocessing(spec: SourceSpec, prepared: Mapping[str, Any]) -> Preproces
     SourceError for a transform that is no resizing, centre crop and normalisation.
     """
     size, crop = _size_and_crop(spec, prepared)
-    if prepared.get("do_rescale", True) and abs(float(prepared.get("rescale_factor", RESCALE)) - RESCALE) > 1e-6:
+    if prepared.get("do_flip_channel_order"):
+        raise SourceError(f"Source '{spec.name}' was trained on images with blue first; potstill feeds red first.")
+    if not prepared.get("do_rescale", True) or abs(float(prepared.get("rescale_factor", RESCALE)) - RESCALE) > 1e-6:
         raise SourceError(
-            f"Source '{spec.name}': pixels are rescaled by {prepared['rescale_factor']}, which no mean and std express."
+            f"Source '{spec.name}': its pixels are not scaled to 0..1 (do_rescale {prepared.get('do_rescale', True)}, "
+            f"rescale_factor {prepared.get('rescale_factor', RESCALE):g}), which no mean and std express."
         )
     normal = prepared.get("do_normalize", True)
     mean = prepared.get("image_mean") if normal else (0.0, 0.0, 0.0)
@@ -95,11 +106,14 @@ def hf_preprocessing(spec: SourceSpec, prepared: Mapping[str, Any]) -> Preproces
             f"Source '{spec.name}': {PREPROCESSOR} says nothing of image_mean and image_std. Add mean and std to the "
             "zoo file."
         )
+    resample = prepared.get("resample")
+    if spec.interpolation is None and resample is not None and resample not in RESAMPLING:
+        raise SourceError(f"Source '{spec.name}': unknown resample {resample}. Add interpolation to the zoo file.")
     return Preprocessing(
         image_size=size,
         mean=spec.mean or tuple(float(each) for each in mean or ()),  # type: ignore[arg-type]
         std=spec.std or tuple(float(each) for each in std or ()),  # type: ignore[arg-type]
-        interpolation=spec.interpolation or RESAMPLING.get(int(prepared.get("resample") or 2), "bilinear"),
+        interpolation=spec.interpolation or RESAMPLING[2 if resample is None else int(resample)],
         crop=crop if spec.crop is None else spec.crop,
     )
 
@@ -110,9 +124,11 @@ def _size_and_crop(spec: SourceSpec, prepared: Mapping[str, Any]) -> tuple[int, 
     crop = 1.0
     if prepared.get("do_center_crop") and (cropped := _side(prepared.get("crop_size"))) is not None:
         side, crop = cropped, min(1.0, cropped / resized) if resized else 1.0
-    elif prepared.get("crop_pct") and resized is not None and resized < 384:
+    if prepared.get("crop_pct") and resized is not None and resized < 384:
         # The ConvNeXt preprocessor: below 384 pixels the shorter side becomes size / crop_pct, then the centre is cut.
         crop = float(prepared["crop_pct"])
+    if "Levit" in f"{prepared.get('image_processor_type')}{prepared.get('feature_extractor_type')}":
+        crop = 224 / 256  # its preprocessor resizes the shorter side to 256 / 224 of what it says
     if spec.image_size is not None:
         side = spec.image_size
     if side is None:

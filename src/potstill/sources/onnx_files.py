@@ -56,7 +56,7 @@ def open_onnx(spec: SourceSpec, device: str, offline: bool) -> FrozenSource:
 
 
 def _outputs(spec: SourceSpec, names: list[str]) -> dict[str, str]:
-    """The outputs that are read, by zoo key: those that are named, or the only one as logits."""
+    """The outputs that are read, by zoo key. Raises SourceError if none is named, or one that is not there."""
     named = {key: str(getattr(spec, key)) for key in OUTPUT_KEYS if getattr(spec, key)}
     unknown = [name for name in named.values() if name not in names]
     if unknown:

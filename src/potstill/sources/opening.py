@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.errors import SourceError
+import torch
+
+from potstill.errors import PotstillError, SourceError
 from potstill.sources.arrays import GivenAnswers, arrays_identity, open_arrays
 from potstill.sources.callables import callable_identity, open_callable
 from potstill.sources.fingerprints import Fingerprint, content_sha256
@@ -56,7 +59,8 @@ def open_source(spec: SourceSpec, *, device: str = "cpu", offline: bool = False)
     Raises SourceError if weights are missing or do not fit or a package is, UnknownNameError for a model name that does
     not exist.
     """
-    return _kind(spec).open(spec, device, offline)
+    with _own_errors(spec):
+        return _kind(spec).open(spec, device, offline)
 
 
 def open_untrained(spec: SourceSpec, *, device: str = "cpu", seed: int = 0) -> FrozenSource:
@@ -77,7 +81,8 @@ def source_identity(spec: SourceSpec, fingerprint: Fingerprint = content_sha256)
     Two specs with the same identity have the same outputs, whatever their names. `fingerprint` names the content of
     files. Raises as `open_source` does.
     """
-    return _kind(spec).identity(spec, fingerprint)
+    with _own_errors(spec):
+        return _kind(spec).identity(spec, fingerprint)
 
 
 def kind_of(model: str) -> str | None:
@@ -94,6 +99,19 @@ def kind_of(model: str) -> str | None:
 def known_kinds() -> str:
     """All kinds, as they are written in a zoo file."""
     return ", ".join(f"{name}/NAME" if kind.named else name for name, kind in KINDS.items())
+
+
+@contextmanager
+def _own_errors(spec: SourceSpec) -> Iterator[None]:
+    """Whatever a foreign library raises is an error of this source, so that it stops no other one."""
+    try:
+        yield
+    except (PotstillError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"Source '{spec.name}' ({spec.model}) cannot be opened: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _kind(spec: SourceSpec) -> Kind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from potstill.errors import SourceError
@@ -45,3 +46,21 @@ def answering(
         return seen.pop(), logits
 
     return answer
+
+
+def final_classifier(
+    model: nn.Module, num_classes: int, logits_of: Callable[[Any], Tensor], shape: tuple[int, int, int], device: str
+) -> str | None:
+    """The linear layer that gives the logits, by trying on an image of this shape; None if none does alone."""
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    for name in reversed(classifier_names(model, num_classes)):
+        seen: list[Tensor] = []
+        handle = model.get_submodule(name).register_forward_hook(lambda _, __, output, seen=seen: seen.append(output))
+        try:
+            with torch.inference_mode():
+                logits = logits_of(model(channels_last(noise[None])))
+        finally:
+            handle.remove()
+        if len(seen) == 1 and seen[0].shape == logits.shape and torch.allclose(seen[0], logits):
+            return name
+    return None

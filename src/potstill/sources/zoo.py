@@ -129,6 +129,8 @@ def _consistency_problems(values: Mapping[str, Any]) -> list[str]:
                 problems.append(f"`model`: {error}")
         foreign = [key for key in values if key not in (*COMMON_KEYS, *KINDS[kind].keys)]
         problems.extend(f"`{key}` does not apply to a source of kind {kind}" for key in foreign)
+        if "sha256" in values and (kind in ("arrays", "hf") or not ("weights" in values or "file" in values)):
+            problems.append("`sha256` is compared with a file that `weights` or, for onnx, `file` names; there is none")
     classes, count = values.get("classes"), values.get("num_classes")
     if classes is not None and count is not None and len(classes) != count:
         problems.append(f"`classes` has {len(classes)} names, `num_classes` is {count}")
