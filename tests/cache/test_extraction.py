@@ -279,7 +279,7 @@ def test_other_library_versions_are_compared_once(target, spec, tmp_path, monkey
     ids = list(target.files)
     arguments = {"cache_dir": tmp_path / "cache", "batch_size": 4}
     extract_source(spec, target, ids, **arguments)
-    monkeypatch.setattr(drift, "library_versions", lambda: {"timm": "9", "torch": "9"})
+    monkeypatch.setattr(drift, "library_versions", lambda _: {"timm": "9", "torch": "9"})
     monkeypatch.setattr(drift, "COMPARED_ROWS", 6)
     assert extract_source(spec, target, ids, **arguments).cost.forwards == 6
     assert extract_source(spec, target, ids, **arguments).cost.forwards == 0
@@ -288,7 +288,7 @@ def test_other_library_versions_are_compared_once(target, spec, tmp_path, monkey
 def test_rows_that_other_versions_contradict_are_refused(target, spec, new_source, tmp_path, monkeypatch):
     ids = list(target.files)
     extract_source(spec, target, ids, cache_dir=tmp_path / "cache")
-    monkeypatch.setattr(drift, "library_versions", lambda: {"timm": "9", "torch": "9"})
+    monkeypatch.setattr(drift, "library_versions", lambda _: {"timm": "9", "torch": "9"})
     other = new_source("other", seed=5)
     monkeypatch.setattr(extraction, "open_source", lambda *_, **__: open_source(other))
     with pytest.raises(CacheError, match="cached outputs differ by"):

@@ -193,7 +193,7 @@ def test_views_are_compared_under_other_library_versions(target, new_source, tmp
     source, ids = new_source("source", num_classes=num_classes), list(target.files)
     arguments = {"cache_dir": tmp_path / "cache", "batch_size": 4, "views": 1}
     extract_source(source, target, ids, **arguments)
-    monkeypatch.setattr(drift, "library_versions", lambda: {"timm": "9", "torch": "9"})
+    monkeypatch.setattr(drift, "library_versions", lambda _: {"timm": "9", "torch": "9"})
     monkeypatch.setattr(drift, "COMPARED_ROWS", 6)
     assert extract_source(source, target, ids, **arguments).cost.forwards == 12
     assert extract_source(source, target, ids, **arguments).cost.forwards == 0
@@ -202,7 +202,7 @@ def test_views_are_compared_under_other_library_versions(target, new_source, tmp
 def test_views_that_other_versions_contradict_are_refused(target, spec, tmp_path, monkeypatch):
     ids = list(target.files)
     extract_source(spec, target, ids, cache_dir=tmp_path / "cache", views=1)
-    monkeypatch.setattr(drift, "library_versions", lambda: {"timm": "9", "torch": "9"})
+    monkeypatch.setattr(drift, "library_versions", lambda _: {"timm": "9", "torch": "9"})
     monkeypatch.setattr("potstill.cache.rows.render_view", lambda pixels, *_, **__: 255 - pixels)
     with pytest.raises(CacheError, match="cached outputs differ by"):
         extract_source(spec, target, ids, cache_dir=tmp_path / "cache", views=1)

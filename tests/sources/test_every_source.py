@@ -23,7 +23,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent))
 from onnx_export import export_onnx
 
-from potstill.cache import extract_source
+from potstill.cache import drift, extract_source
 from potstill.data import normalise, open_target, prepare_images
 from potstill.errors import SourceError
 from potstill.models import create_model
@@ -303,3 +303,15 @@ def test_size_is_told_where_the_model_can_be_looked_into(kind: str, target: Targ
     source = open_source(MAKERS[kind](tmp_path, target).spec, offline=True)
     assert isinstance(source, FrozenSource)
     assert (source.params is None) == (source.depth is None) == (kind in ("onnx", "callable"))
+
+
+def test_another_version_of_the_models_own_library_is_compared_once(
+    subject: Subject, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extracted(subject.spec, target, tmp_path)
+    kind = subject.spec.model.partition("/")[0]
+    assert set(drift.library_versions(kind)) == set(drift.LIBRARIES[kind])
+    monkeypatch.setattr(drift, "library_versions", lambda _: {"library": "9"})
+    compared = 0 if kind == "arrays" else drift.COMPARED_ROWS
+    assert extracted(subject.spec, target, tmp_path).cost.forwards == compared
+    assert extracted(subject.spec, target, tmp_path).cost.forwards == 0

@@ -1,10 +1,13 @@
-"""Do cached rows still hold under other versions of torch and timm? Compute some again and compare."""
+"""Do cached rows still hold under other versions of the libraries? Compute some again and compare."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
 import numpy as np
 import numpy.typing as npt
-import timm
 import torch
 
 from potstill.cache.rows import AskedSource
@@ -17,21 +20,43 @@ COMPARED_ROWS = 32
 TOLERANCE = 5e-3
 
 
-def library_versions() -> dict[str, str]:
-    """The versions that may change outputs without changing the cache key."""
-    return {"timm": timm.__version__, "torch": torch.__version__}
+# The packages, by kind of source, whose versions may change outputs without changing the cache key.
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "timm": ("timm", "torch"),
+    "torchvision": ("torch", "torchvision"),
+    "hf": ("torch", "transformers"),
+    "onnx": ("onnxruntime",),
+    "callable": ("torch",),
+    "arrays": (),
+}
+
+
+def library_versions(kind: str) -> dict[str, str]:
+    """The installed versions of what a kind of source computes with; a package that is absent is left out.
+
+    >>> sorted(library_versions("timm")), library_versions("arrays")
+    (['timm', 'torch'], {})
+    """
+    found = {}
+    for package in LIBRARIES[kind]:
+        with suppress(PackageNotFoundError):
+            # torch's own string also tells which build it is (cpu, cu130).
+            found[package] = str(torch.__version__) if package == "torch" else version(package)
+    return found
 
 
 def check_versions(store: OutputStore, asked: AskedSource, view: int) -> None:
-    """Compare cached rows with recomputed ones if this torch or timm has not been compared with the entry before.
+    """Compare cached rows with recomputed ones if these libraries have not been compared with the entry before.
 
     Up to 32 of the asked's images that have rows are used, in the view of the entry. If they agree, the versions are
     noted in the manifest. Raises CacheError if the features of an image, or its probabilities, differ by more than
     0.5 %.
     """
-    versions = library_versions()
     manifest = store.manifest
-    if manifest is None or versions in manifest["versions"]:
+    if manifest is None:
+        return
+    versions = library_versions(manifest["fields"]["source"]["kind"])
+    if versions in manifest["versions"]:
         return
     compared = sorted(set(asked.digests) - set(store.missing(asked.digests)))[:COMPARED_ROWS]
     if not compared:

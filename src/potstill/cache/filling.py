@@ -256,5 +256,5 @@ def _first_manifest(asked: AskedSource, fields: Mapping[str, Any], batch_size: i
             "layout": "channels_last",
             "kept_classes": kept_classes(source.num_classes),
         },
-        "versions": [library_versions()],
+        "versions": [library_versions(str(fields["source"]["kind"]))],
     }
