@@ -61,7 +61,7 @@ def check_versions(store: OutputStore, asked: AskedSource, view: int) -> None:
     compared = sorted(set(asked.digests) - set(store.missing(asked.digests)))[:COMPARED_ROWS]
     if not compared:
         return
-    features, logits = asked.compute(compared, view, batch_size=store.batch_size)
+    features, logits = asked.compute(compared, view, store.choices)
     cached_features, cached_logits = store.read(compared)
     moved = 0.0
     if cached_features is not None and features is not None:

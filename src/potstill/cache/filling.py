@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.cache.choices import Choices, choose
 from potstill.cache.drift import library_versions
 from potstill.cache.encoding import ShardDraft, kept_classes
 from potstill.cache.images import ImageReader
 from potstill.cache.plan import PlannedPart, finish_plans, has_plan, planned_parts
 from potstill.cache.records import locked
-from potstill.cache.rows import AskedSource
+from potstill.cache.rows import AskedSource, Outputs
 from potstill.cache.store import LOCK, OutputStore
 from potstill.errors import OutputError, SourceError, UnknownNameError
-from potstill.types import Preprocessing, Progress
+from potstill.types import Preprocessing, Progress, no_progress
 
 MOST_PARAMS = 500_000_000
 """Sources of so many parameters together are in memory at once (2 GB); further ones are asked in another round."""
@@ -58,25 +60,28 @@ class _Work:
     part: PlannedPart
 
 
-def fill(
-    jobs: Sequence[Job],
-    reader: ImageReader,
-    *,
-    batch_size: int,
-    workers: int,
-    progress: Progress,
-    part: Part | None = None,
-) -> dict[str, str]:
-    """Compute what the entries of the jobs lack; the reasons of the sources that failed, by name.
+@dataclass(frozen=True)
+class Filling:
+    """How entries are filled.
 
     Args:
-        jobs: sources, of which none but those that lack rows is opened.
-        reader: decodes the images.
-        batch_size: for entries without rows; others keep theirs.
+        batch_size: images in a pass of entries without rows; None: see `choices`. Others keep theirs.
         workers: threads that decode.
-        progress: told of images times entries.
         part: (i, n): rows of the plan in turn with n - 1 others (see `plan`). None: all of them, and other processes
             wait.
+        progress: told of images times entries.
+    """
+
+    batch_size: int | None = None
+    workers: int = 0
+    part: Part | None = None
+    progress: Progress = no_progress
+
+
+def fill(jobs: Sequence[Job], reader: ImageReader, filling: Filling) -> dict[str, str]:
+    """Compute what the entries of the jobs lack; the reasons of the sources that failed, by name.
+
+    Of the sources none is opened but those that lack rows; `reader` decodes the images.
 
     Raises DataError for an image that cannot be read, CacheError for a damaged cache, OutputError if it cannot be
     written.
@@ -90,7 +95,7 @@ def fill(
         group = _fitting(left, errors)
         left = [job for job in left if job not in group and job.name not in errors]
         if group:
-            _Filling(group, reader, errors, batch_size, workers, progress, part).run()
+            _Round(group, reader, errors, filling).run()
         for job in group:
             job.asked.close()
     return errors
@@ -125,26 +130,14 @@ def _fitting(jobs: Sequence[Job], errors: dict[str, str]) -> list[Job]:
     return group
 
 
-class _Filling:
+class _Round:
     """Jobs that are filled together."""
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        reader: ImageReader,
-        errors: dict[str, str],
-        batch_size: int,
-        workers: int,
-        progress: Progress,
-        part: Part | None,
-    ) -> None:
+    def __init__(self, jobs: Sequence[Job], reader: ImageReader, errors: dict[str, str], filling: Filling) -> None:
         self._jobs = jobs
         self._reader = reader
         self._errors = errors
-        self._batch_size = batch_size
-        self._workers = workers
-        self._progress = progress
-        self._part = part
+        self._filling = filling
         self._task = f"extract {jobs[0].name}" if len(jobs) == 1 else f"extract {len(jobs)} sources"
         self._done = 0
         self._total = 0
@@ -153,7 +146,7 @@ class _Filling:
         entries = sorted(
             ((job, entry) for job in self._jobs for entry in job.entries), key=lambda both: both[1].store.key
         )
-        if self._part is not None:
+        if self._filling.part is not None:
             self._compute(self._planned(entries, hold=False))
             for _, entry in entries:
                 with entry.store.writing():
@@ -168,77 +161,87 @@ class _Filling:
                 for _, entry in entries:
                     finish_plans(entry.store)
 
-    def _planned(
-        self, entries: Sequence[tuple[Job, Entry]], *, hold: bool
-    ) -> dict[tuple[tuple[str, ...], int], list[_Work]]:
-        """The rows to be computed by this process, those of the same images in batches of the same size together.
+    def _planned(self, entries: Sequence[tuple[Job, Entry]], *, hold: bool) -> dict[tuple[str, ...], list[_Work]]:
+        """The rows to be computed by this process, those of the same images together.
 
         `hold`: whether the caller holds the locks of all entries.
         """
-        first, step = self._part or (0, 1)
-        tasks: defaultdict[tuple[tuple[str, ...], int], list[_Work]] = defaultdict(list)
+        first, step = self._filling.part or (0, 1)
+        tasks: defaultdict[tuple[str, ...], list[_Work]] = defaultdict(list)
         for job, entry in entries:
             if job.name in self._errors:
                 continue
             with nullcontext() if hold else entry.store.writing():
                 parts = planned_parts(entry.store, set(job.asked.digests))
                 if parts and entry.store.manifest is None:
-                    entry.store.write_manifest(_first_manifest(job.asked, entry.fields, self._batch_size))
+                    rows = sum(len(part.digests) for part in parts)
+                    choices = choose(job.asked.source, rows, self._filling.batch_size)
+                    entry.store.write_manifest(_first_manifest(job.asked, entry.fields, choices))
             for part in parts:
                 if part.number % step == first:
-                    tasks[part.digests, entry.store.batch_size].append(_Work(job, entry, part))
+                    tasks[part.digests].append(_Work(job, entry, part))
         return tasks
 
-    def _compute(self, tasks: Mapping[tuple[tuple[str, ...], int], list[_Work]]) -> None:
-        self._done, self._total = 0, sum(len(digests) * len(works) for (digests, _), works in tasks.items())
+    def _compute(self, tasks: Mapping[tuple[str, ...], list[_Work]]) -> None:
+        self._done, self._total = 0, sum(len(digests) * len(works) for digests, works in tasks.items())
         if self._total:
-            self._progress(self._task, 0, self._total)
-        for (digests, batch_size), works in sorted(tasks.items(), key=lambda task: task[0]):
-            self._write_parts(digests, batch_size, works)
+            self._filling.progress(self._task, 0, self._total)
+        for digests, works in sorted(tasks.items(), key=lambda task: task[0]):
+            self._write_parts(digests, works)
 
-    def _write_parts(self, digests: tuple[str, ...], batch_size: int, works: list[_Work]) -> None:
+    def _write_parts(self, digests: tuple[str, ...], works: list[_Work]) -> None:
         """Compute and write the same images for each of several entries."""
         drafts = {
             work: ShardDraft(work.entry.store.kept_classes, with_features=work.entry.view == 0)
             for work in works
             if work.job.name not in self._errors
         }
-        for shown, pixels in self._batches(digests, batch_size, list(drafts)):
-            for work in list(drafts):
-                wanted = work.job.asked.squares(work.entry.view)
-                try:
-                    answers = work.job.asked.answer([pixels[one] for one in wanted], shown, work.entry.view)
-                except SourceError as error:
-                    self._errors[work.job.name] = str(error)
-                    drafts = {each: draft for each, draft in drafts.items() if each.job is not work.job}
-                    continue
-                if work in drafts:
+        for shown, pixels in self._blocks(digests, list(drafts)):
+            for work in works:
+                if work in drafts and (answers := self._answers(work, shown, pixels)) is not None:
                     drafts[work].add(*answers)
-            self._done += len(shown) * len(works)
-            self._progress(self._task, self._done, self._total)
+                self._done += len(shown)
+                self._filling.progress(self._task, self._done, self._total)
+            drafts = {work: draft for work, draft in drafts.items() if work.job.name not in self._errors}
             if not drafts:
                 return
         for work, draft in drafts.items():
             arrays = draft.arrays(digests)
             # Processes that share an entry hold its lock while they write; one that works alone has it all the time.
-            with locked(work.entry.store.folder / LOCK) if self._part else nullcontext():
+            with locked(work.entry.store.folder / LOCK) if self._filling.part else nullcontext():
                 work.part.write(arrays)
 
-    def _batches(
-        self, digests: tuple[str, ...], batch_size: int, works: Sequence[_Work]
+    def _answers(self, work: _Work, shown: tuple[str, ...], pixels: Mapping[Preprocessing, Any]) -> Outputs | None:
+        """What the source says of the images; None, with the reason among the errors, if it fails."""
+        asked, entry = work.job.asked, work.entry
+        if work.job.name in self._errors:
+            return None
+        try:
+            seen = [pixels[one] for one in asked.squares(entry.view)]
+            return asked.answer(seen, shown, entry.view, entry.store.choices)
+        except SourceError as error:
+            self._errors[work.job.name] = str(error)
+            return None
+
+    def _blocks(
+        self, digests: tuple[str, ...], works: Sequence[_Work]
     ) -> Iterator[tuple[tuple[str, ...], dict[Preprocessing, Any]]]:
-        """Batches of images with the squares that any of the entries looks at."""
+        """Some images at a time, with the squares that any of the entries looks at.
+
+        Entries are asked in batches of their own, so a block holds whole batches of each, or all images.
+        """
         if not works:
             return
         squares = tuple(dict.fromkeys(one for work in works for one in work.job.asked.squares(work.entry.view)))
+        size = min(len(digests), math.lcm(*(work.entry.store.choices.batch_size for work in works)))
         images = works[0].job.asked.images(digests)
-        batches = self._reader.batches(images, squares, batch_size=batch_size, workers=self._workers)
-        for number, pixels in enumerate(batches):
-            shown = digests[number * batch_size : (number + 1) * batch_size]
+        blocks = self._reader.batches(images, squares, batch_size=size, workers=self._filling.workers)
+        for number, pixels in enumerate(blocks):
+            shown = digests[number * size : (number + 1) * size]
             yield shown, dict(zip(squares, pixels, strict=True))
 
 
-def _first_manifest(asked: AskedSource, fields: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+def _first_manifest(asked: AskedSource, fields: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
     source = asked.source
     return {
         "fields": dict(fields),
@@ -250,11 +253,6 @@ def _first_manifest(asked: AskedSource, fields: Mapping[str, Any], batch_size: i
             "num_classes": source.num_classes,
             **({"classes": list(source.classes)} if source.classes else {}),
         },
-        "choices": {
-            "batch_size": batch_size,
-            "dtype": "float32",
-            "layout": "channels_last",
-            "kept_classes": kept_classes(source.num_classes),
-        },
+        "choices": {**choices.record(), "kept_classes": kept_classes(source.num_classes)},
         "versions": [library_versions(str(fields["source"]["kind"]))],
     }

@@ -1,4 +1,4 @@
-"""How long will it take to ask sources, and how much will their answers weigh? Measured on one batch each."""
+"""How long will it take to ask sources, and how much will their answers weigh? Measured on a few images each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from potstill.cache.choices import choose
 from potstill.cache.encoding import ShardDraft, kept_classes
 from potstill.cache.filling import Job
 from potstill.cache.images import ImageReader
 from potstill.cache.plan import rows_left
 from potstill.errors import SourceError, UnknownNameError
 from potstill.types import Progress
+
+IMAGES = 64
+"""Of each source so many are timed."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class SourceForecast:
 
 
 def forecast_extraction(
-    jobs: Sequence[Job], reader: ImageReader, *, batch_size: int, workers: int, progress: Progress
+    jobs: Sequence[Job], reader: ImageReader, *, workers: int, progress: Progress
 ) -> tuple[list[SourceForecast], float, dict[str, str]]:
     """What `fill` would do for the jobs; nothing is written.
 
@@ -43,16 +47,17 @@ def forecast_extraction(
         if not passes:
             found.append(SourceForecast(job.name, 0, 0.0, 0))
             continue
-        view, digests = next((view, digests) for view, digests in missing.items() if digests)
-        shown = digests[:batch_size]
+        entry = next(entry for entry in job.entries if missing[entry.view])
+        view, shown = entry.view, missing[entry.view][:IMAGES]
         try:
             squares = job.asked.squares(view)
+            choices = choose(job.asked.source, 0) if entry.store.manifest is None else entry.store.choices
             started = time.perf_counter()
             pixels = reader.batch(job.asked.images(shown), squares)
             decode = (time.perf_counter() - started) / len(shown)
-            job.asked.answer(pixels, shown, view)  # the first pass also allocates
+            job.asked.answer(pixels, shown, view, choices)  # the first pass also allocates
             started = time.perf_counter()
-            answers = job.asked.answer(pixels, shown, view)
+            answers = job.asked.answer(pixels, shown, view, choices)
             seconds = (time.perf_counter() - started) / len(shown)
             draft = ShardDraft(kept_classes(job.asked.source.num_classes), with_features=view == 0)
             draft.add(*answers)

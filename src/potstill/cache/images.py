@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from potstill.data.preprocessing import fit_square
 from potstill.types import Preprocessing
 
 Pixels = npt.NDArray[np.uint8]
-AHEAD = 2  # batches decoded beyond the one that the models work on
+AHEAD = 2  # batches decoded beyond the one that the models work on, or two images a worker where that is more
 
 
 class ImageReader:
@@ -51,19 +52,20 @@ class ImageReader:
     ) -> Iterator[tuple[Pixels, ...]]:
         """What `batch` gives for every `batch_size` images in turn, whatever `workers` is; the last may be smaller.
 
-        0 workers decode when a batch is asked for; more decode that many images at a time, two batches ahead.
+        0 workers decode when a batch is asked for; more decode that many images at a time, ahead of what is asked for.
         """
         groups = [image_ids[start : start + batch_size] for start in range(0, len(image_ids), batch_size)]
         if workers == 0 or not wanted:
             for group in groups:
                 yield self.batch(group, wanted)
             return
+        ahead = max(AHEAD, math.ceil(2 * workers / batch_size))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         try:
             waiting: deque[list[Future[tuple[Pixels, ...]]]] = deque()
             for group in groups:
                 waiting.append([pool.submit(self.read, image_id, wanted) for image_id in group])
-                if len(waiting) > AHEAD:
+                if len(waiting) > ahead:
                     yield _stacked([future.result() for future in waiting.popleft()])
             while waiting:
                 yield _stacked([future.result() for future in waiting.popleft()])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from potstill.allocation import keep_freed_memory
+from potstill.cache.choices import Choices
 from potstill.cache.images import ImageReader, Pixels
 from potstill.data.preprocessing import normalise
 from potstill.data.stored_views import render_view, view_numbers
@@ -76,8 +77,8 @@ class AskedSource:
         # A crop of the centre would hide the border, which stored views may show.
         return (at if view == 0 else replace(at, crop=1.0),)
 
-    def answer(self, pixels: Sequence[Pixels], digests: Sequence[str], view: int) -> Outputs:
-        """One view of a batch of images: features `(B, D)` or None, and logits `(B, Z)` or None, float32 on the CPU.
+    def answer(self, pixels: Sequence[Pixels], digests: Sequence[str], view: int, choices: Choices) -> Outputs:
+        """One view of some images: features `(B, D)` or None, and logits `(B, Z)` or None, float32 on the CPU.
 
         `pixels` has what `squares` asks for. Raises SourceError if the source fails.
         """
@@ -90,21 +91,19 @@ class AskedSource:
                 )
             answers = source.outputs(self.images(digests), self._reader.files, digests)
         else:
-            answers = self._forward(source, pixels[0], digests, view)
+            answers = self._forward(source.arranged(choices.layout), pixels[0], digests, view, choices.batch_size)
         self.seconds += time.perf_counter() - started
         return answers
 
-    def compute(self, digests: Sequence[str], view: int, *, batch_size: int) -> Outputs:
+    def compute(self, digests: Sequence[str], view: int, choices: Choices) -> Outputs:
         """The rows of one view of a few images, at once."""
-        parts = []
-        for start in range(0, len(digests), batch_size):
-            shown = digests[start : start + batch_size]
-            pixels = self._reader.batch(self.images(shown), self.squares(view))
-            parts.append(self.answer(pixels, shown, view))
-        features, logits = (_joined([part[number] for part in parts]) for number in (0, 1))
-        return features, logits
+        pixels = self._reader.batch(self.images(digests), self.squares(view))
+        return self.answer(pixels, digests, view, choices)
 
-    def _forward(self, source: FrozenSource, pixels: Pixels, digests: Sequence[str], view: int) -> Outputs:
+    def _forward(
+        self, source: FrozenSource, pixels: Pixels, digests: Sequence[str], view: int, batch_size: int
+    ) -> Outputs:
+        self._source = source
         preprocessing = source.preprocessing
         shown = torch.from_numpy(pixels).to(source.device)
         if view:
@@ -113,11 +112,12 @@ class AskedSource:
         images = normalise(shown, preprocessing.mean, preprocessing.std)
         if self.forwards == 0 and source.model is not None:
             check_normalisation(source.name, source.model, images)
-        features, logits = source.outputs(images)
+        answers = [source.outputs(batch) for batch in torch.split(images, batch_size)]
         self.forwards += len(images)
-        return None if features is None else features.cpu(), None if logits is None else logits.cpu()
+        features, logits = (_joined([answer[number] for answer in answers]) for number in (0, 1))
+        return features, logits
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     found = [part for part in parts if part is not None]
-    return torch.cat(found) if found else None
+    return torch.cat(found).cpu() if found else None

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from potstill.cache.choices import Choices
 from potstill.cache.encoding import Arrays, decode_logits
 from potstill.cache.records import locked, read_record, repair_hint, write_record
 from potstill.cache.shards import ShardedRows, open_shard, write_shard
@@ -74,9 +75,9 @@ class OutputStore:
             os.utime(self.folder / MANIFEST)
 
     @property
-    def batch_size(self) -> int:
-        """The batch size that was fixed at first use. Raises CacheError for an entry without a manifest."""
-        return int(self._described()["choices"]["batch_size"])
+    def choices(self) -> Choices:
+        """How the source is asked, as fixed at first use. Raises CacheError for an entry without a manifest."""
+        return Choices.of(self._described())
 
     @property
     def kept_classes(self) -> int | None:

@@ -13,8 +13,6 @@ from potstill.errors import UsageError
 from potstill.pipeline.preparation import cache_dir_of, configured_zoo, device_of, open_configured
 from potstill.types import Progress, no_progress
 
-BATCH_SIZE = 64
-
 
 def part_of_process(text: str | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
     """The part of this process: "i/n" as given, else its number among those of torchrun, srun or a SLURM array.
@@ -59,7 +57,6 @@ def ask_sources(
         part=part,
         cache_dir=cache_dir_of(config),
         device=device_of(config),
-        batch_size=BATCH_SIZE,
         workers=config.workers,
         offline=config.offline,
         views=config.stored_views,
@@ -75,7 +72,7 @@ def ask_sources(
 
 
 def forecast_asking(data: Path, *, config: RunConfig, progress: Progress = no_progress) -> dict[str, Any]:
-    """What `ask_sources` would cost here, from one measured batch a source; nothing but the file index is written.
+    """What `ask_sources` would cost here, from 64 images a source; nothing but the file index is written.
 
     Returns `{schema, target, images, seconds, bytes, decode_seconds, sources}`, of each source `{name, passes, seconds,
     bytes, error}`; `seconds` is the longer of decoding, which `workers` threads share, and all forward passes.
@@ -94,9 +91,7 @@ def forecast_asking(data: Path, *, config: RunConfig, progress: Progress = no_pr
         views=config.stored_views,
         flip=config.flip,
     )
-    found, decode, failed = forecast_extraction(
-        jobs, reader, batch_size=BATCH_SIZE, workers=config.workers, progress=progress
-    )
+    found, decode, failed = forecast_extraction(jobs, reader, workers=config.workers, progress=progress)
     errors |= failed
     rows = [
         {"name": one.name, "passes": one.passes, "seconds": one.seconds, "bytes": one.bytes, "error": None}

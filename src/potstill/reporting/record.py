@@ -6,7 +6,6 @@ half a file. Nothing here writes a host name, a user name or an absolute path.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import importlib.metadata
 import json
@@ -28,6 +27,7 @@ import yaml
 from potstill import __version__
 from potstill.errors import DataError
 from potstill.files import replacing
+from potstill.machine import cpu_model
 from potstill.types import Floats, Ints
 
 SCHEMA = 1
@@ -201,7 +201,7 @@ def environment_record() -> dict[str, Any]:
         "packages": {name: _version(name) for name in packages},
         "system": platform.system(),
         "machine": platform.machine(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -235,11 +235,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.lower().startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ Answers = tuple[Tensor | None, Tensor | None]
 Answer = Callable[[Tensor], Answers]
 """Normalised images `(B, 3, H, W)` -> features `(B, D)` or None, logits `(B, Z)` or None."""
 
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -40,6 +41,8 @@ class FrozenSource:
     answer: Answer = field(repr=False)
     model: nn.Module | None = field(repr=False)
     """Where it can be looked into; it takes the images that `answer` takes."""
+    layout: str = "channels_last"
+    """The memory order of images and weights: a key of `MEMORY_FORMATS`."""
 
     def outputs(self, images: Tensor) -> Answers:
         """Features `(B, D)` and logits `(B, Z)`, or None for what the source has not; float32 on its device.
@@ -47,7 +50,8 @@ class FrozenSource:
         `images` are float32 `(B, 3, H, W)`, normalised by `preprocessing`. Raises SourceError, with the source's name,
         if the model fails, or if an output has another shape than the first one had or fails `check_values`.
         """
-        features, logits = answered(self.name, self.answer, images, self.device)
+        arranged = images.contiguous(memory_format=MEMORY_FORMATS[self.layout])
+        features, logits = answered(self.name, self.answer, arranged, self.device)
         for title, values, width in (("features", features, self.feature_dim), ("logits", logits, self.num_classes)):
             shape = None if values is None else tuple(values.shape)
             if shape != ((len(images), width) if width else None):
@@ -56,6 +60,15 @@ class FrozenSource:
                 )
         check_values(self.name, features, logits)
         return features, logits
+
+    def arranged(self, layout: str) -> FrozenSource:
+        """The same source in another memory order, which moves the last bits of its answers; its model is changed."""
+        if layout == self.layout:
+            return self
+        if self.model is not None:
+            model: Any = self.model
+            model.to(memory_format=MEMORY_FORMATS[layout])
+        return replace(self, layout=layout)
 
 
 def check_values(name: str, features: Tensor | None, logits: Tensor | None) -> None:
@@ -173,15 +186,10 @@ def _compare(name: str, title: str, once: Tensor | None, again: Tensor | None) -
 
 
 def settle(model: nn.Module, device: str) -> nn.Module:
-    """The model in evaluation mode, without gradients, on the device, in the faster memory order."""
+    """The model in evaluation mode, without gradients, on the device, channels_last."""
     settled: Any = model.eval().requires_grad_(False)
     result: nn.Module = settled.to(device=device, memory_format=torch.channels_last)
     return result
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """The same images in the memory order in which convolutions are fast."""
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _without_logits(answer: Answer) -> Answer:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from potstill.errors import SourceError
 from potstill.sources.fingerprints import Fingerprint, checked_fingerprint
-from potstill.sources.frozen import Answers, FrozenSource, channels_last, freeze, settle
+from potstill.sources.frozen import Answers, FrozenSource, freeze, settle
 from potstill.sources.optional import require
 from potstill.sources.penultimate import answering, final_classifier
 from potstill.types import Preprocessing, SourceSpec
@@ -196,7 +196,7 @@ def _backbone_answer(model: nn.Module, *, with_pooler: bool) -> Callable[[Tensor
     has_class_token = any(name.endswith("cls_token") for name, _ in model.named_parameters())
 
     def answer(images: Tensor) -> Answers:
-        output = model(channels_last(images))
+        output = model(images)
         pooled = getattr(output, "pooler_output", None)
         if with_pooler and pooled is not None:
             return pooled.flatten(1), None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.errors import SourceError
-from potstill.sources.frozen import Answers, channels_last
+from potstill.sources.frozen import Answers
 
 
 def classifier_names(model: nn.Module, num_classes: int) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def answering(
 
     def answer(images: Tensor) -> Answers:
         seen.clear()
-        logits = logits_of(model(channels_last(images)))
+        logits = logits_of(model(images))
         if classifier is None:
             return None, logits
         if len(seen) != 1:
@@ -58,7 +58,7 @@ def final_classifier(
         handle = model.get_submodule(name).register_forward_hook(lambda _, __, output, seen=seen: seen.append(output))
         try:
             with torch.inference_mode():
-                logits = logits_of(model(channels_last(noise[None])))
+                logits = logits_of(model(noise[None]))
         finally:
             handle.remove()
         if len(seen) == 1 and seen[0].shape == logits.shape and torch.allclose(seen[0], logits):

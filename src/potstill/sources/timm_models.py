@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from potstill.errors import SourceError
 from potstill.models import architecture_of, create_model, preprocessing_of, pretrained_cfg_of
 from potstill.sources.fingerprints import Fingerprint, checked_fingerprint, content_sha256, preprocessing_record
-from potstill.sources.frozen import Answers, FrozenSource, channels_last, freeze, settle
+from potstill.sources.frozen import Answers, FrozenSource, freeze, settle
 from potstill.sources.soundness import check_published
 from potstill.types import Preprocessing, SourceSpec
 
@@ -69,7 +69,7 @@ def _frozen(spec: SourceSpec, model: nn.Module, device: str) -> FrozenSource:
 
     def answer(images: Tensor) -> Answers:
         # The head runs twice because not every classifier is one layer on the features.
-        maps = settled.forward_features(channels_last(images))
+        maps = settled.forward_features(images)
         features = settled.forward_head(maps, pre_logits=True)
         return features, settled.forward_head(maps) if num_classes else None
 
