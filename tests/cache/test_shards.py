@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from potstill.cache.encoding import ShardDraft
 from potstill.cache.records import canonical_json, read_record, write_record
-from potstill.cache.shards import ShardedRows, open_shard, write_shard
+from potstill.cache.shards import ShardedRows, join_shards, open_shard, write_shard
 from potstill.errors import CacheError, OutputError
 
 
@@ -45,6 +46,34 @@ def test_shards_of_different_width_come_in_the_wider_one():
         [np.ones((1, 2), np.float16), np.full((1, 2), 1e6, np.float32)], np.array([0, 1]), np.array([0, 0])
     )
     assert rows[np.array([1, 0])].tolist() == [[1e6, 1e6], [1.0, 1.0]]
+
+
+def test_joined_shards_are_what_one_writing_gives(tmp_path):
+    """To the byte; and the files are what the safetensors library reads."""
+    features, logits = torch.randn(9, 3), torch.randn(9, 12)
+    whole = shard_of(features, logits)
+    write_shard(tmp_path / "whole.safetensors", whole)
+    pieces = [tmp_path / f"piece-{number}.safetensors" for number in range(3)]
+    for path, rows in zip(pieces, (slice(0, 4), slice(4, 5), slice(5, 9)), strict=True):
+        write_shard(path, {name: array[rows] for name, array in whole.items()})
+    join_shards(tmp_path / "joined.safetensors", pieces)
+    for suffix in (".safetensors", ".json"):
+        assert (tmp_path / f"joined{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+    read = load_file(tmp_path / "joined.safetensors")
+    assert set(read) == set(whole)
+    for name, array in whole.items():
+        assert read[name].dtype == array.dtype
+        np.testing.assert_array_equal(read[name], array)
+
+
+def test_one_wide_piece_makes_a_wide_shard(tmp_path):
+    """Features too large for float16 come in float32; nothing is cut."""
+    pieces = [tmp_path / "narrow.safetensors", tmp_path / "wide.safetensors"]
+    for path, scale in zip(pieces, (1.0, 1e6), strict=True):
+        write_shard(path, shard_of(torch.full((2, 3), scale), None))
+    assert [open_shard(path)["features"].dtype for path in pieces] == [np.float16, np.float32]
+    join_shards(tmp_path / "joined.safetensors", pieces)
+    assert open_shard(tmp_path / "joined.safetensors")["features"].tolist() == [[1.0] * 3] * 2 + [[1e6] * 3] * 2
 
 
 DENSE = {"digests", "features", "shifted", "maximum", "log_sum_exp"}

@@ -25,7 +25,7 @@ from potstill.cache.store import OutputStore
 from potstill.errors import CacheError
 
 PART_ROWS = 256
-SHARD_ROWS = 4096
+SHARD_ROWS = 65_536
 """A multiple of PART_ROWS."""
 ABANDONED_SECONDS = 86400.0
 """A plan that nobody worked on for so long, and that has images which are not there, is joined as far as it went."""
@@ -115,17 +115,12 @@ def _join(store: OutputStore, plan: Path, parts: list[PlannedPart]) -> None:
     for number in sorted({part.shard for part in parts}):
         there = [part for part in parts if part.shard == number and part.is_there]
         if there and not store.has_shard(number):
-            store.write_rows(number, _joined([open_shard(part.path) for part in there]))
+            store.join_rows(number, [part.path for part in there])
     # In this order, so that whoever is stopped in between leaves a plan that says what is left to do.
     for part in parts:
         _remove(part.path)
     _remove(plan)
     store.refresh()
-
-
-def _joined(parts: list[Arrays]) -> Arrays:
-    """The rows of several parts; where some have features in float32, all have."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _plans(store: OutputStore) -> list[Path]:

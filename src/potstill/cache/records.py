@@ -6,13 +6,13 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from potstill.errors import CacheError, OutputError
-from potstill.files import write_bytes
+from potstill.files import replacing
 
 
 def canonical_json(value: object) -> str:
@@ -24,13 +24,18 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file so that, after a crash or power cut at any moment, its old or its new content is there in full.
+
+    The content comes in pieces, of which one is in memory at a time.
 
     Raises OutputError if the folder cannot be written or the disk is full.
     """
     try:
-        write_bytes(path, content)
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            for piece in pieces:
+                stream.write(piece)
+            stream.flush()
         _sync_folder(path.parent)  # else a power cut may undo the renaming
     except OSError as error:
         raise OutputError(f"Cannot sync {path.parent}: {error.strerror or error}. Try another --cache-dir.") from error
@@ -39,7 +44,7 @@ def write_durably(path: Path, content: bytes) -> None:
 def write_record(path: Path, body: Mapping[str, Any]) -> None:
     """Write plain data as a canonical JSON file that carries the CRC-32 of its body."""
     document = {"body": body, "crc32": zlib.crc32(canonical_json(body).encode())}
-    write_durably(path, canonical_json(document).encode())
+    write_durably(path, [canonical_json(document).encode()])
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save as to_safetensors
 
 from potstill.cache.encoding import Arrays
 from potstill.cache.records import read_record, repair_hint, write_durably, write_record
@@ -25,6 +26,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "U16": np.dtype("<u2"),
     "U32": np.dtype("<u4"),
 }
+_SAFETENSORS = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class ShardedRows:
@@ -58,7 +60,7 @@ class ShardedRows:
         rows = rows.astype(np.int64, copy=False)
         numbers, offsets = self._numbers[rows], self._offsets[rows]
         if len(self._arrays) == 1:
-            return self._arrays[0][offsets]
+            return self._arrays[0].take(offsets, axis=0, mode="clip")  # offsets are good, so it need not look
         out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         order = np.argsort(numbers, kind="stable")
         numbers, offsets = numbers[order], offsets[order]
@@ -83,9 +85,48 @@ def write_shard(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, rows: int) -> None:
     """Write arrays as `open_shard` reads them: a safetensors file, then its record. Raises OutputError."""
-    content = to_safetensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    write_durably(path, content)
-    write_record(path.with_suffix(".json"), {"bytes": len(content), "crc32": zlib.crc32(content), "rows": rows})
+    _write(path, {name: [array] for name, array in arrays.items()}, rows=rows)
+
+
+def join_shards(path: Path, parts: Sequence[Path]) -> None:
+    """Write a shard of the rows of others, in order; one of them is in memory at a time.
+
+    Where some have an array in float16 and others in float32, the shard has it in float32.
+
+    Raises CacheError if a part is damaged, OutputError if the folder cannot be written.
+    """
+    opened = [open_shard(part) for part in parts]
+    rows = sum(len(part["digests"]) for part in opened)
+    _write(path, {name: [part[name] for part in opened] for name in opened[0]}, rows=rows)
+
+
+def _write(path: Path, arrays: Mapping[str, Sequence[npt.NDArray[Any]]], *, rows: int) -> None:
+    """Write arrays that come in pieces along their first axis."""
+    dtypes = {name: np.result_type(*pieces) for name, pieces in arrays.items()}
+    # The widest numbers first, so that all lie at multiples of their size; safetensors does so too.
+    names = sorted(arrays, key=lambda name: (-dtypes[name].itemsize, name))
+    header, end = {}, 0
+    for name in names:
+        shape = [sum(len(piece) for piece in arrays[name]), *arrays[name][0].shape[1:]]
+        begin, end = end, end + math.prod(shape) * dtypes[name].itemsize
+        header[name] = {"dtype": _SAFETENSORS[dtypes[name]], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    size, checksum = 8 + len(text) + end, 0
+
+    def pieces() -> Iterator[bytes | memoryview]:
+        nonlocal checksum
+        numbers = (piece.astype(dtypes[name], order="C", copy=False) for name in names for piece in arrays[name])
+        parts: tuple[Iterable[bytes | memoryview], ...] = (
+            [len(text).to_bytes(8, "little"), text],
+            (each.data for each in numbers),
+        )
+        for piece in itertools.chain(*parts):
+            checksum = zlib.crc32(piece, checksum)
+            yield piece
+
+    write_durably(path, pieces())
+    write_record(path.with_suffix(".json"), {"bytes": size, "crc32": checksum, "rows": rows})
 
 
 def open_shard(path: Path) -> Arrays:

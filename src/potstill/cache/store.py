@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from potstill.cache.choices import Choices
-from potstill.cache.encoding import Arrays, decode_logits
+from potstill.cache.encoding import decode_logits
 from potstill.cache.records import locked, read_record, repair_hint, write_record
-from potstill.cache.shards import ShardedRows, open_shard, write_shard
+from potstill.cache.shards import ShardedRows, join_shards, open_shard
 from potstill.errors import CacheError
 from potstill.types import SourceLogits
 
@@ -117,9 +117,12 @@ class OutputStore:
             number += 1
         return numbers
 
-    def write_rows(self, number: int, arrays: Arrays) -> None:
-        """Write the shard of this number; call `refresh` to read it. The caller holds the lock. Raises OutputError."""
-        write_shard(self.folder / f"{_shard_name(number)}.safetensors", arrays)
+    def join_rows(self, number: int, parts: Sequence[Path]) -> None:
+        """Write the shard of this number from the rows of others; call `refresh` to read it.
+
+        The caller holds the lock. Raises CacheError for a damaged part, OutputError.
+        """
+        join_shards(self.folder / f"{_shard_name(number)}.safetensors", parts)
         self._used.add(_shard_name(number))
 
     def read(self, digests: Sequence[str]) -> tuple[ShardedRows | None, SourceLogits | None]:
