@@ -14,6 +14,9 @@ from potstill.cache.shards import open_shard
 from potstill.cache.store import LOCK, MANIFEST
 from potstill.errors import CacheError, OutputError, unknown_name
 
+NOTES = ("known", "measured", "rankings")
+"""Folders of small records, each of which is made again when it is wanted and not there."""
+
 
 @dataclass(frozen=True)
 class CacheEntry:
@@ -78,8 +81,13 @@ def _entry(folder: Path) -> CacheEntry | None:
 
 
 def verify_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:
-    """Check every file of every entry against its checksum; reads the whole cache."""
+    """Check every file of every entry, and what else is noted in the cache, against its checksum; reads all of it."""
     damaged = []
+    for path in (path for folder in NOTES for path in sorted((cache_dir / folder).glob("*.json"))):
+        try:
+            read_record(path)
+        except CacheError as error:
+            damaged.append(DamagedFile(path, str(error)))
     for folder in _folders(cache_dir):
         records = [path for path in sorted(folder.glob("*.json")) if path.name != MANIFEST]
         for path in [folder / MANIFEST, *records] if records or (folder / MANIFEST).exists() else []:
@@ -142,13 +150,18 @@ def prune_cache(
 
 
 def repair_cache(cache_dir: Path) -> tuple[DamagedFile, ...]:
-    """Delete what `verify_cache` finds, and return it: a damaged shard alone, all of an entry with a damaged manifest.
+    """Delete what `verify_cache` finds, and return it.
 
-    The next extraction computes those rows again. Raises OutputError if a file cannot be deleted.
+    A damaged shard or note goes alone, with a damaged manifest all of its entry. What is wanted of it is made again.
+
+    Raises OutputError if a file cannot be deleted.
     """
     damaged = verify_cache(cache_dir)
     for file in damaged:
         folder = file.path.parent
+        if folder.name in NOTES:
+            _delete(file.path)
+            continue
         with locked(folder / LOCK):
             pattern = "*" if file.path.name == MANIFEST else f"{file.path.stem}.*"
             for path in folder.glob(pattern):

@@ -70,6 +70,8 @@ def read_record(path: Path) -> dict[str, Any]:
 def repair_hint(path: Path) -> str:
     """What to do about a damaged file of a cache entry."""
     names = f"{path.parent / path.stem}.*"
+    if path.parent.parent.name != "outputs":  # a note beside the entries
+        return f"Delete {path} (or run `potstill cache repair`): it will be made again."
     if path.name.startswith(("derived-", "plan-", "part-")):
         return f"Delete {names} (or run `potstill cache repair`): it will be computed again."
     if path.name.startswith("shard-"):

@@ -172,7 +172,7 @@ def _read_index(file: Path) -> dict[_Key, FileCheck]:
     if not file.exists():
         return {}
     try:
-        table = pq.read_table(file)
+        table = pq.read_table(file, page_checksum_verification=True)
         if (table.schema.metadata or {}).get(b"pillow") != PIL.__version__.encode():
             return {}
         columns = [table.column(name).to_pylist() for name in _INDEX_FIELDS]
@@ -197,6 +197,6 @@ def _write_index(file: Path, known: Mapping[_Key, FileCheck]) -> None:
     table = pa.table([pa.array(list(column), kind) for column, kind in zip(columns, types, strict=True)], schema=schema)
     try:
         with replacing(file) as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, write_page_checksum=True)
     except OutputError as error:
         logger.warning("The checked images are not remembered: %s", error)

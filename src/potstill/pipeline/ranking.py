@@ -15,7 +15,8 @@ import torch
 from potstill.config import RunConfig
 from potstill.data import normalise, prepare_images, scoring_ids
 from potstill.errors import SourceError, UsageError, unknown_name
-from potstill.pipeline.preparation import Material, device_of, gather_material, open_configured
+from potstill.pipeline.kept_rankings import kept_ranking, ranking_question
+from potstill.pipeline.preparation import Material, cache_dir_of, device_of, gather_material, open_configured
 from potstill.similarity import AUTO_BESIDE, Given, find_metric, rank_sources
 from potstill.sources import open_untrained
 from potstill.types import Progress, RankedSource, Ranking, SourceSpec, Target, no_progress
@@ -57,7 +58,8 @@ def rank_material(
 ) -> Ranking:
     """Rank the sources on the labeled training images of `target` (a label draw of the material's target).
 
-    `scores_only` leaves out intervals, p-values and the metrics that stand beside the first one.
+    `scores_only` leaves out intervals, p-values and the metrics that stand beside the first one. A ranking that was
+    computed before is taken from the cache.
     """
     metric, *also = [name.strip() for name in config.metric.split(",")]
     if not material.zoo.sources:
@@ -65,19 +67,26 @@ def rank_material(
     if scores_only:
         also = []
     ids = scoring_ids(target, limit=config.scoring_images, seed=config.seed)
-    return rank_sources(
-        material.outputs,
-        ids,
-        target.labels_of(ids),
-        metric=metric,
-        also=tuple(also),
-        errors=material.errors,
-        given=_given(material, target, ids, (metric, *also), config),
-        draws=0 if scores_only else None,
-        permutations=0 if scores_only else None,
-        seed=config.seed,
-        progress=progress,
-    )
+    resamples = 0 if scores_only else None
+    settings = {"draws": resamples, "permutations": resamples, "seed": config.seed, "reference": config.reference}
+
+    def rank() -> Ranking:
+        return rank_sources(
+            material.outputs,
+            ids,
+            target.labels_of(ids),
+            metric=metric,
+            also=tuple(also),
+            errors=material.errors,
+            given=_given(material, target, ids, (metric, *also), config),
+            draws=resamples,
+            permutations=resamples,
+            seed=config.seed,
+            progress=progress,
+        )
+
+    question = ranking_question(material, target, ids, (metric, *also), settings)
+    return rank() if question is None else kept_ranking(cache_dir_of(config), question, rank)
 
 
 def _given(material: Material, target: Target, ids: Sequence[str], metrics: Sequence[str], config: RunConfig) -> Given:
