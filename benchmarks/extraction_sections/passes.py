@@ -18,6 +18,7 @@ from torchvision.datasets import ImageFolder
 
 from extraction_sections.material import LARGE, MEAN, SIZE, SMALL, STD, photos, source, zoo
 from potstill.cache import ImageReader, extract_outputs
+from potstill.cache.choices import choose
 from potstill.data import normalise, prepare_images
 from potstill.sources import open_source
 from training_sections.timing import compared, interleaved_steps
@@ -27,12 +28,18 @@ BATCH = 64
 WORKERS = 2
 
 
-def measure_throughput(images: int = 256) -> dict[str, Any]:
-    """A source of the size of a ResNet-18 at 224 pixels: from JPEG files to the cache, and forward passes alone."""
+def measure_throughput(images: int = 1024) -> dict[str, Any]:
+    """A source of the size of a ResNet-18 at 224 pixels: from JPEG files to the cache, and forward passes alone.
+
+    Both in batches of what an extraction of so many images takes; opening the source is part of the extraction.
+    """
     target = photos(images)
     ids = sorted(target.files)
     opened = open_source(source(LARGE))
-    batches = prepare_images(target.files, ids, preprocessing=opened.preprocessing, batch_size=BATCH, workers=WORKERS)  # type: ignore[union-attr]
+    batch_size = choose(opened, images).batch_size
+    batches = prepare_images(
+        target.files, ids, preprocessing=opened.preprocessing, batch_size=batch_size, workers=WORKERS
+    )  # type: ignore[union-attr]
     tensors = [normalise(pixels, MEAN, STD) for _, pixels in batches]
 
     def forward() -> float:
@@ -43,7 +50,13 @@ def measure_throughput(images: int = 256) -> dict[str, Any]:
 
     forward()
     timed = interleaved_steps({"extract": lambda: _extract((LARGE,), images)[0], "forward": forward}, ROUNDS)
-    return {"images": images, "source": LARGE, **timed, "forward_over_extract": compared(timed, "forward", "extract")}
+    return {
+        "images": images,
+        "source": LARGE,
+        "batch_size": batch_size,
+        **timed,
+        "forward_over_extract": compared(timed, "forward", "extract"),
+    }
 
 
 def measure_naive(images: int = 128) -> dict[str, Any]:
@@ -72,7 +85,6 @@ def _extract(architectures: tuple[str, ...], images: int) -> tuple[float, int]:
             zoo(architectures),
             sorted(target.files),
             cache_dir=Path(folder),
-            batch_size=BATCH,
             workers=WORKERS,
             reader=reader,
         )

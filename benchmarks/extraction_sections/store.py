@@ -29,24 +29,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def measure_gather(rows: int = 20_480, width: int = 1000, drawn: int = 256) -> dict[str, Any]:
-    """256 random rows of 2,000 bytes from 5 shards, from an array in memory, and from a pickle for each image."""
+    """256 random rows of 2,000 bytes: from an entry, from an array in memory, and from a pickle for each image.
+
+    An entry has one shard for as many images as are asked about at once; "grown" has five, as after adding images four
+    times.
+    """
     rng = np.random.default_rng(0)
     values = rng.normal(size=(rows, width)).astype(np.float16)
-    per_shard = SHARD_ROWS
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        digests = rng.integers(0, 256, size=(rows, 32), dtype=np.uint8)
-        shards = []
-        for start in range(0, rows, per_shard):
-            part = slice(start, start + per_shard)
-            write_shard(folder / f"{start}.safetensors", {"digests": digests[part], "features": values[part]})
-            shards.append(open_shard(folder / f"{start}.safetensors")["features"])
-        stored = ShardedRows(
-            shards, np.repeat(np.arange(len(shards)), per_shard), np.tile(np.arange(per_shard), len(shards))
-        )
+        stored = _sharded(folder / "one", values, SHARD_ROWS)
+        grown = _sharded(folder / "five", values, rows // 5)
         for row in range(rows):
             (folder / f"{row}.pickle").write_bytes(pickle.dumps(values[row]))
-        np.testing.assert_array_equal(stored[np.arange(rows)], values)
+        for entry in (stored, grown):
+            np.testing.assert_array_equal(entry[np.arange(rows)], values)
 
         def timed(read: Callable[[np.ndarray], Any], repeats: int) -> Callable[[], float]:
             def run() -> float:
@@ -64,6 +61,7 @@ def measure_gather(rows: int = 20_480, width: int = 1000, drawn: int = 256) -> d
         found = interleaved_steps(
             {
                 "store": timed(lambda pick: stored[pick], 200),
+                "grown": timed(lambda pick: grown[pick], 200),
                 "memory": timed(lambda pick: values[pick], 200),
                 "pickle": timed(unpickled, 4),
             },
@@ -75,8 +73,22 @@ def measure_gather(rows: int = 20_480, width: int = 1000, drawn: int = 256) -> d
         "drawn": drawn,
         **found,
         "memory_over_store": compared(found, "memory", "store"),
+        "memory_over_grown": compared(found, "memory", "grown"),
         "pickle_over_store": compared(found, "pickle", "store"),
     }
+
+
+def _sharded(folder: Path, values: np.ndarray, per_shard: int) -> ShardedRows:
+    """The values as rows of shards on disk, in order."""
+    folder.mkdir()
+    shards = []
+    for start in range(0, len(values), per_shard):
+        part = values[start : start + per_shard]
+        digests = np.zeros((len(part), 32), dtype=np.uint8)
+        write_shard(folder / f"{start}.safetensors", {"digests": digests, "features": part})
+        shards.append(open_shard(folder / f"{start}.safetensors")["features"])
+    rows = np.arange(len(values))
+    return ShardedRows(shards, rows // per_shard, rows % per_shard)
 
 
 def measure_bytes(classes: int = 21_843) -> dict[str, Any]:

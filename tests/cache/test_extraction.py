@@ -323,6 +323,30 @@ def test_a_cache_that_cannot_be_written_is_an_output_error(target, spec, tmp_pat
         extract_source(spec, target, list(target.files), cache_dir=tmp_path / "cache")
 
 
+def test_a_disk_without_room_is_noticed_before_anything_is_computed(target, spec, headless, tmp_path, monkeypatch):
+    """Room for the rows of two sources, one of which has no classes, and for those of the larger once more."""
+    ids = list(target.files)
+    widths = [open_source(each).feature_dim for each in (spec, headless)]
+    sizes = [(32 + 2 * widths[0] + 2 * 5 + 8) * 20, (32 + 2 * widths[1]) * 20]
+    needed = sum(sizes) + max(sizes)
+    disk = shutil.disk_usage(tmp_path)
+
+    def extract(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=free))
+        reader = ImageReader(target.files)
+        try:
+            extract_outputs(target, zoo_of(spec, headless), ids, cache_dir=tmp_path / "cache", reader=reader)
+        finally:
+            decoded.append(reader.decoded)
+
+    decoded = []
+    with pytest.raises(OutputError, match="--cache-dir"):
+        extract(needed - 1)
+    assert decoded == [0]
+    extract(needed)
+    assert decoded == [0, 20]
+
+
 def test_default_cache_dir(monkeypatch, tmp_path):
     monkeypatch.setenv("POTSTILL_CACHE_DIR", str(tmp_path))
     assert default_cache_dir() == tmp_path

@@ -120,3 +120,16 @@ class ShardDraft:
         for name in self._logits[0] if self._logits else ():
             arrays[name] = np.concatenate([batch[name] for batch in self._logits])
         return arrays
+
+
+def row_bytes(feature_dim: int, num_classes: int, kept: int | None, *, with_features: bool) -> int:
+    """What a row of a source takes, as `ShardDraft` makes it; 0 stands for a source without features or classes.
+
+    >>> row_bytes(512, 1000, None, with_features=True)
+    3064
+    """
+    draft = ShardDraft(kept, with_features=with_features)
+    draft.add(
+        torch.zeros(1, feature_dim) if feature_dim else None, torch.zeros(1, num_classes) if num_classes else None
+    )
+    return sum(array.nbytes for array in draft.arrays(["00" * 32]).values())

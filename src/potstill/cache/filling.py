@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -11,7 +12,7 @@ from typing import Any
 
 from potstill.cache.choices import Choices, choose
 from potstill.cache.drift import library_versions
-from potstill.cache.encoding import ShardDraft, kept_classes
+from potstill.cache.encoding import ShardDraft, kept_classes, row_bytes
 from potstill.cache.images import ImageReader
 from potstill.cache.plan import PlannedPart, finish_plans, has_plan, planned_parts
 from potstill.cache.records import locked
@@ -35,6 +36,13 @@ class Entry:
     view: int
     fields: Mapping[str, Any]
     store: OutputStore
+
+    @property
+    def bytes_a_row(self) -> int:
+        """Of an entry with a manifest, where float16 does for features."""
+        source = (self.store.manifest or {})["source"]
+        sizes = int(source["feature_dim"]), int(source["num_classes"])
+        return row_bytes(*sizes, self.store.kept_classes, with_features=self.view == 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +190,27 @@ class _Round:
                     tasks[part.digests].append(_Work(job, entry, part))
         return tasks
 
+    def _check_room(self, tasks: Mapping[tuple[str, ...], list[_Work]]) -> None:
+        """Whether the rows fit on the disk; a shard is written beside the parts that it is made of.
+
+        Raises OutputError before anything is computed.
+        """
+        sizes: defaultdict[OutputStore, int] = defaultdict(int)
+        for digests, works in tasks.items():
+            for work in works:
+                sizes[work.entry.store] += len(digests) * work.entry.bytes_a_row
+        needed = sum(sizes.values()) + max(sizes.values(), default=0)
+        for store in sizes:
+            free = shutil.disk_usage(store.folder).free
+            if free < needed:
+                raise OutputError(
+                    f"The answers take up to {needed / 1e6:,.0f} MB, and the disk of the cache has {free / 1e6:,.0f} "
+                    "MB left. Choose another with --cache-dir, ask fewer sources, or try `potstill cache prune`."
+                )
+
     def _compute(self, tasks: Mapping[tuple[str, ...], list[_Work]]) -> None:
         self._done, self._total = 0, sum(len(digests) * len(works) for digests, works in tasks.items())
+        self._check_room(tasks)
         if self._total:
             self._filling.progress(self._task, 0, self._total)
         for digests, works in sorted(tasks.items(), key=lambda task: task[0]):

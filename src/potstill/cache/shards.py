@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -85,38 +85,50 @@ def write_shard(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, rows: int) -> None:
     """Write arrays as `open_shard` reads them: a safetensors file, then its record. Raises OutputError."""
-    _write(path, {name: [array] for name, array in arrays.items()}, rows=rows)
+    _write(
+        path, {name: (array.dtype, array.shape) for name, array in arrays.items()}, lambda name: [arrays[name]], rows
+    )
 
 
 def join_shards(path: Path, parts: Sequence[Path]) -> None:
-    """Write a shard of the rows of others, in order; one of them is in memory at a time.
+    """Write a shard of the rows of others, in order; one of them is open at a time.
 
     Where some have an array in float16 and others in float32, the shard has it in float32.
 
     Raises CacheError if a part is damaged, OutputError if the folder cannot be written.
     """
-    opened = [open_shard(part) for part in parts]
-    rows = sum(len(part["digests"]) for part in opened)
-    _write(path, {name: [part[name] for part in opened] for name in opened[0]}, rows=rows)
+    joined: Arrays = {}  # without the rows, which only their number is wanted of
+    rows = 0
+    for part in parts:
+        arrays = open_shard(part)
+        rows += len(arrays["digests"])
+        for name, array in arrays.items():
+            joined[name] = np.empty((0, *array.shape[1:]), np.result_type(array, joined.get(name, array)))
+    shapes = {name: (array.dtype, (rows, *array.shape[1:])) for name, array in joined.items()}
+    _write(path, shapes, lambda name: (open_shard(part)[name] for part in parts), rows)
 
 
-def _write(path: Path, arrays: Mapping[str, Sequence[npt.NDArray[Any]]], *, rows: int) -> None:
-    """Write arrays that come in pieces along their first axis."""
-    dtypes = {name: np.result_type(*pieces) for name, pieces in arrays.items()}
+def _write(
+    path: Path,
+    shapes: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    pieces_of: Callable[[str], Iterable[npt.NDArray[Any]]],
+    rows: int,
+) -> None:
+    """Write arrays of these dtypes and shapes, each of which comes in pieces along its first axis."""
     # The widest numbers first, so that all lie at multiples of their size; safetensors does so too.
-    names = sorted(arrays, key=lambda name: (-dtypes[name].itemsize, name))
+    names = sorted(shapes, key=lambda name: (-shapes[name][0].itemsize, name))
     header, end = {}, 0
     for name in names:
-        shape = [sum(len(piece) for piece in arrays[name]), *arrays[name][0].shape[1:]]
-        begin, end = end, end + math.prod(shape) * dtypes[name].itemsize
-        header[name] = {"dtype": _SAFETENSORS[dtypes[name]], "shape": shape, "data_offsets": [begin, end]}
+        dtype, shape = shapes[name]
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _SAFETENSORS[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    size, checksum = 8 + len(text) + end, 0
+    checksum = 0
 
     def pieces() -> Iterator[bytes | memoryview]:
         nonlocal checksum
-        numbers = (piece.astype(dtypes[name], order="C", copy=False) for name in names for piece in arrays[name])
+        numbers = (piece.astype(shapes[name][0], order="C", copy=False) for name in names for piece in pieces_of(name))
         parts: tuple[Iterable[bytes | memoryview], ...] = (
             [len(text).to_bytes(8, "little"), text],
             (each.data for each in numbers),
@@ -126,7 +138,8 @@ def _write(path: Path, arrays: Mapping[str, Sequence[npt.NDArray[Any]]], *, rows
             yield piece
 
     write_durably(path, pieces())
-    write_record(path.with_suffix(".json"), {"bytes": size, "crc32": checksum, "rows": rows})
+    record = {"bytes": 8 + len(text) + end, "crc32": checksum, "rows": rows}
+    write_record(path.with_suffix(".json"), record)
 
 
 def open_shard(path: Path) -> Arrays:
