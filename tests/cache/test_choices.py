@@ -34,8 +34,8 @@ def timed(monkeypatch):
 
 
 def test_few_rows_are_not_worth_a_measurement(spec, timed):
-    assert choose(open_source(spec), 9_999) == Choices(16, "channels_last", None)
-    assert choose(open_source(spec), 10**6, 48) == Choices(48, "channels_last", None)
+    assert choose(open_source(spec), 9_999) == Choices(16, fused=True)
+    assert choose(open_source(spec), 10**6, 48) == Choices(48, fused=True)
 
 
 def test_the_fastest_is_chosen(spec, timed):
@@ -62,7 +62,7 @@ def test_what_fails_is_not_chosen(spec, timed, failure):
     chosen = choose(open_source(spec), 10_000)
     assert (chosen.batch_size, chosen.layout) == (16, "channels_last")
     timed.clear()
-    assert choose(open_source(spec), 10_000) == Choices(16, "channels_last", None)
+    assert choose(open_source(spec), 10_000) == Choices(16, fused=True)
 
 
 def test_a_measurement_is_written_down_and_kept(target, spec, tmp_path, monkeypatch):
@@ -70,7 +70,7 @@ def test_a_measurement_is_written_down_and_kept(target, spec, tmp_path, monkeypa
     ids = list(target.files)
     outputs = extract_source(spec, target, ids[:12], cache_dir=tmp_path / "cache")
     assert manifest_of(tmp_path / "cache", outputs.key)["choices"] == {
-        "batch_size": 16, "dtype": "float32", "layout": "channels_last", "kept_classes": None,
+        "batch_size": 16, "dtype": "float32", "layout": "channels_last", "fused": True, "kept_classes": None,
     }  # fmt: skip
     outputs = extract_source(spec, target, ids, cache_dir=tmp_path / "measured")
     noted = manifest_of(tmp_path / "measured", outputs.key)["choices"]

@@ -29,31 +29,34 @@ TRIALS = 2
 
 @dataclass(frozen=True)
 class Choices:
-    """Images in a forward pass, and "channels_last" or "contiguous".
+    """Images in a forward pass, "channels_last" or "contiguous", and whether batch norm is folded into convolutions.
 
     `measured` has the seconds an image that each of the compared ones took, and where; None if none was.
     """
 
     batch_size: int
     layout: str = "channels_last"
+    fused: bool = False
     measured: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Choices:
         """Those of an entry."""
         noted = manifest["choices"]
-        return cls(int(noted["batch_size"]), noted.get("layout", "channels_last"), noted.get("measured"))
+        layout, fused = noted.get("layout", "channels_last"), noted.get("fused", False)  # not noted by older versions
+        return cls(int(noted["batch_size"]), layout, fused, noted.get("measured"))
 
     def record(self) -> dict[str, Any]:
         """For the manifest."""
-        noted = {"batch_size": self.batch_size, "dtype": "float32", "layout": self.layout}
+        noted = {"batch_size": self.batch_size, "dtype": "float32", "layout": self.layout, "fused": self.fused}
         return noted if self.measured is None else {**noted, "measured": dict(self.measured)}
 
 
 def choose(source: Source, rows: int, batch_size: int | None = None) -> Choices:
     """How to ask a source for so many rows: as asked for, as is fastest here, or as is usual where rows are few."""
     on_cpu = not isinstance(source, FrozenSource) or source.device == "cpu"
-    usual = Choices((CPU_BATCH if on_cpu else GPU_BATCH) if batch_size is None else batch_size)
+    fused = isinstance(source, FrozenSource) and source.fusable
+    usual = Choices((CPU_BATCH if on_cpu else GPU_BATCH) if batch_size is None else batch_size, fused=fused)
     if batch_size is not None or rows < MEASURED_FROM or not isinstance(source, FrozenSource):
         return usual
     return _fastest(source, usual, CPU_BATCHES if on_cpu else GPU_BATCHES)
@@ -82,7 +85,7 @@ def _fastest(source: FrozenSource, usual: Choices, batch_sizes: Sequence[int]) -
         "threads": torch.get_num_threads(),
         "seconds_an_image": {f"{order} {size}": round(value, 7) for (order, size), value in seconds.items()},
     }
-    return Choices(best[1], best[0], measured)
+    return Choices(best[1], best[0], usual.fused, measured)
 
 
 def _seconds_an_image(source: FrozenSource, batch_size: int) -> float:

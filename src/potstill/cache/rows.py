@@ -91,7 +91,7 @@ class AskedSource:
                 )
             answers = source.outputs(self.images(digests), self._reader.files, digests)
         else:
-            answers = self._forward(source.arranged(choices.layout), pixels[0], digests, view, choices.batch_size)
+            answers = self._forward(source, pixels[0], digests, view, choices)
         self.seconds += time.perf_counter() - started
         return answers
 
@@ -101,9 +101,8 @@ class AskedSource:
         return self.answer(pixels, digests, view, choices)
 
     def _forward(
-        self, source: FrozenSource, pixels: Pixels, digests: Sequence[str], view: int, batch_size: int
+        self, source: FrozenSource, pixels: Pixels, digests: Sequence[str], view: int, choices: Choices
     ) -> Outputs:
-        self._source = source
         preprocessing = source.preprocessing
         shown = torch.from_numpy(pixels).to(source.device)
         if view:
@@ -111,8 +110,10 @@ class AskedSource:
             shown = render_view(shown, numbers, size=preprocessing.image_size, flip=self._flip)
         images = normalise(shown, preprocessing.mean, preprocessing.std)
         if self.forwards == 0 and source.model is not None:
-            check_normalisation(source.name, source.model, images)
-        answers = [source.outputs(batch) for batch in torch.split(images, batch_size)]
+            check_normalisation(source.name, source.model, images)  # by its batch norm layers, so before these go
+        source = source.fused() if choices.fused else source
+        self._source = source = source.arranged(choices.layout)
+        answers = [source.outputs(batch) for batch in torch.split(images, choices.batch_size)]
         self.forwards += len(images)
         features, logits = (_joined([answer[number] for answer in answers]) for number in (0, 1))
         return features, logits

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from potstill.convolutions import repeatable_convolutions
 from potstill.errors import SourceError
+from potstill.sources.fusing import fuse_batch_norm
 from potstill.types import Preprocessing, SourceSpec
 
 Answers = tuple[Tensor | None, Tensor | None]
@@ -43,6 +44,8 @@ class FrozenSource:
     """Where it can be looked into; it takes the images that `answer` takes."""
     layout: str = "channels_last"
     """The memory order of images and weights: a key of `MEMORY_FORMATS`."""
+    fusable: bool = False
+    """Whether the model is ours to change: see `fused`."""
 
     def outputs(self, images: Tensor) -> Answers:
         """Features `(B, D)` and logits `(B, Z)`, or None for what the source has not; float32 on its device.
@@ -60,6 +63,19 @@ class FrozenSource:
                 )
         check_values(self.name, features, logits)
         return features, logits
+
+    def fused(self) -> FrozenSource:
+        """The same source with batch norm folded into its convolutions, where that changes no more than rounding.
+
+        Its model is changed.
+        """
+        if self.model is None or not self.fusable:
+            return self
+        images = noise_image(self.preprocessing)[None].to(self.device)
+        fuse_batch_norm(self.model, lambda: self.outputs(images))
+        model: Any = self.model
+        model.to(memory_format=MEMORY_FORMATS[self.layout])
+        return replace(self, fusable=False)
 
     def arranged(self, layout: str) -> FrozenSource:
         """The same source in another memory order, which moves the last bits of its answers; its model is changed."""
@@ -124,6 +140,7 @@ def freeze(
     num_classes: int | None = None,
     classes: Iterable[str] | None = None,
     model: nn.Module | None = None,
+    fusable: bool = False,
 ) -> FrozenSource:
     """A source whose sizes are those of its answer to an image that is shown four times.
 
@@ -135,14 +152,13 @@ def freeze(
         num_classes: expected Z; 0 drops logits that the model gives, None takes what comes.
         classes: their names, where the model knows them.
         model: to count parameters and layers, and to see whether the images are normalised as in training.
+        fusable: whether nobody else uses the model, so that it may be changed.
 
     Raises SourceError if the model fails, gives nothing, has another number of classes, or says another thing of the
     same image when it is asked again.
     """
     reply = answer if num_classes != 0 else _without_logits(answer)
-    noise = torch.rand(
-        3, preprocessing.image_size, preprocessing.image_size, generator=torch.Generator().manual_seed(0)
-    )
+    noise = noise_image(preprocessing)
     images = torch.stack([noise, noise]).to(device)
     features, logits = answered(spec.name, reply, images, device)
     found = 0 if logits is None else logits.shape[1]
@@ -165,7 +181,14 @@ def freeze(
         device=device,
         answer=reply,
         model=model,
+        fusable=fusable,
     )
+
+
+def noise_image(preprocessing: Preprocessing) -> Tensor:
+    """The same noise every time, `(3, H, W)` from 0 to 1."""
+    size = preprocessing.image_size
+    return torch.rand(3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def _check_repeatable(name: str, first: Answers, second: Answers) -> None:

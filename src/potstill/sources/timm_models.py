@@ -73,7 +73,9 @@ def _frozen(spec: SourceSpec, model: nn.Module, device: str) -> FrozenSource:
         features = settled.forward_head(maps, pre_logits=True)
         return features, settled.forward_head(maps) if num_classes else None
 
-    return freeze(spec, timm_preprocessing(spec), answer, device=device, num_classes=num_classes, model=settled)
+    return freeze(
+        spec, timm_preprocessing(spec), answer, device=device, num_classes=num_classes, model=settled, fusable=True
+    )
 
 
 def timm_identity(spec: SourceSpec, fingerprint: Fingerprint) -> dict[str, Any]:

@@ -72,7 +72,14 @@ def open_torchvision(spec: SourceSpec, device: str, offline: bool) -> FrozenSour
     settled = settle(model, device)
     answer = answering(settled, heads[-1] if heads else None)
     return freeze(
-        spec, preprocessing, answer, device=device, num_classes=spec.num_classes, classes=classes, model=settled
+        spec,
+        preprocessing,
+        answer,
+        device=device,
+        num_classes=spec.num_classes,
+        classes=classes,
+        model=settled,
+        fusable=True,
     )
 
 
