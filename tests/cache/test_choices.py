@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.cache import ImageReader, choices, extract_outputs, extract_source
+from potstill.cache import ImageReader, choices, extract_outputs, extract_source, filling
 from potstill.cache.choices import Choices, choose
 from potstill.errors import SourceError
 from potstill.sources import open_source
@@ -82,6 +82,18 @@ def test_a_measurement_is_written_down_and_kept(target, spec, tmp_path, monkeypa
     monkeypatch.setattr(choices, "_seconds_an_image", lambda *_: pytest.fail("measured again"))
     more = dataclasses.replace(spec, name="the same under another name")
     assert extract_source(more, target, ids, cache_dir=tmp_path / "measured").cost.forwards == 0
+
+
+def test_all_views_of_a_source_are_asked_alike(target, spec, tmp_path, monkeypatch):
+    ids = list(target.files)
+    first = Choices(8, "contiguous", fused=False)
+    monkeypatch.setattr(filling, "choose", lambda *_: first)
+    extract_source(spec, target, ids[:5], cache_dir=tmp_path)
+    monkeypatch.setattr(filling, "choose", lambda *_: pytest.fail("chosen again"))
+    extract_source(spec, target, ids, cache_dir=tmp_path, views=1)
+    extract_source(spec, target, ids, cache_dir=tmp_path, views=2, batch_size=4)
+    noted = [Choices.of(json.loads(path.read_text())["body"]) for path in tmp_path.glob("outputs/*/manifest.json")]
+    assert sorted(noted, key=lambda one: one.batch_size) == [dataclasses.replace(first, batch_size=4), first, first]
 
 
 def test_neither_batch_nor_order_moves_more_than_rounding(spec):

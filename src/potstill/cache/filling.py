@@ -7,8 +7,10 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from potstill.cache.choices import Choices, choose
 from potstill.cache.drift import library_versions
@@ -182,13 +184,20 @@ class _Round:
             with nullcontext() if hold else entry.store.writing():
                 parts = planned_parts(entry.store, set(job.asked.digests))
                 if parts and entry.store.manifest is None:
-                    rows = sum(len(part.digests) for part in parts)
-                    choices = choose(job.asked.source, rows, self._filling.batch_size)
+                    choices = self._choices(job, sum(len(part.digests) for part in parts))
                     entry.store.write_manifest(_first_manifest(job.asked, entry.fields, choices))
             for part in parts:
                 if part.number % step == first:
                     tasks[part.digests].append(_Work(job, entry, part))
         return tasks
+
+    def _choices(self, job: Job, rows: int) -> Choices:
+        """How a new entry is asked: as the other views of its source are, so that it is measured once."""
+        asked = self._filling.batch_size
+        known = next((entry.store.choices for entry in job.entries if entry.store.manifest is not None), None)
+        if known is None:
+            return choose(job.asked.source, rows, asked)
+        return known if asked is None else replace(known, batch_size=asked)
 
     def _check_room(self, tasks: Mapping[tuple[str, ...], list[_Work]]) -> None:
         """Whether the rows fit on the disk; a shard is written beside the parts that it is made of.
@@ -262,7 +271,10 @@ class _Round:
         squares = tuple(dict.fromkeys(one for work in works for one in work.job.asked.squares(work.entry.view)))
         size = min(len(digests), math.lcm(*(work.entry.store.choices.batch_size for work in works)))
         images = works[0].job.asked.images(digests)
-        blocks = self._reader.batches(images, squares, batch_size=size, workers=self._filling.workers)
+        workers = self._filling.workers
+        on_cpu = all(getattr(work.job.asked.source, "device", "cpu") == "cpu" for work in works)
+        in_turns = on_cpu and workers >= torch.get_num_threads()
+        blocks = self._reader.batches(images, squares, batch_size=size, workers=workers, in_turns=in_turns)
         for number, pixels in enumerate(blocks):
             shown = digests[number * size : (number + 1) * size]
             yield shown, dict(zip(squares, pixels, strict=True))

@@ -17,6 +17,7 @@ from potstill.types import Preprocessing
 
 Pixels = npt.NDArray[np.uint8]
 AHEAD = 2  # batches decoded beyond the one that the models work on, or two images a worker where that is more
+IN_A_TURN = 64  # images, for which a few threads are busy alike
 
 
 class ImageReader:
@@ -48,29 +49,43 @@ class ImageReader:
         return _stacked([self.read(image_id, wanted) for image_id in image_ids])
 
     def batches(
-        self, image_ids: Sequence[str], wanted: Sequence[Preprocessing], *, batch_size: int, workers: int
+        self,
+        image_ids: Sequence[str],
+        wanted: Sequence[Preprocessing],
+        *,
+        batch_size: int,
+        workers: int,
+        in_turns: bool = False,
     ) -> Iterator[tuple[Pixels, ...]]:
         """What `batch` gives for every `batch_size` images in turn, whatever `workers` is; the last may be smaller.
 
-        0 workers decode when a batch is asked for; more decode that many images at a time, ahead of what is asked for.
+        0 workers decode when a batch is asked for; more decode that many images at a time, ahead of what is asked for,
+        or `in_turns`: they rest while what they decoded is used. That is faster where models compute on the same cores.
         """
         groups = [image_ids[start : start + batch_size] for start in range(0, len(image_ids), batch_size)]
         if workers == 0 or not wanted:
             for group in groups:
                 yield self.batch(group, wanted)
             return
-        ahead = max(AHEAD, math.ceil(2 * workers / batch_size))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        turn = math.ceil(IN_A_TURN / batch_size) if in_turns else 1
+        ahead = 0 if in_turns else max(AHEAD, math.ceil(2 * workers / batch_size))
         try:
-            waiting: deque[list[Future[tuple[Pixels, ...]]]] = deque()
-            for group in groups:
-                waiting.append([pool.submit(self.read, image_id, wanted) for image_id in group])
+            waiting: deque[list[list[Future[tuple[Pixels, ...]]]]] = deque()
+            for start in range(0, len(groups), turn):
+                waiting.append(
+                    [[pool.submit(self.read, one, wanted) for one in group] for group in groups[start : start + turn]]
+                )
                 if len(waiting) > ahead:
-                    yield _stacked([future.result() for future in waiting.popleft()])
+                    yield from _finished(waiting.popleft())
             while waiting:
-                yield _stacked([future.result() for future in waiting.popleft()])
+                yield from _finished(waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(batches: list[list[Future[tuple[Pixels, ...]]]]) -> list[tuple[Pixels, ...]]:
+    return [_stacked([future.result() for future in batch]) for batch in batches]
 
 
 def _geometry(one: Preprocessing) -> tuple[int, str, float]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from potstill.errors import DataError
 
@@ -90,15 +90,17 @@ def _to_rgb(image: Image.Image, background: Colour) -> Pixels:
         flat = Image.new("RGBA", rgba.size, (*background, 255))
         flat.alpha_composite(rgba)
         upright = flat
-    return np.array(upright.convert("RGB"), dtype=np.uint8)
+    return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"), dtype=np.uint8)
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation. Unreadable EXIF counts as none, as in image viewers."""
     try:
-        return ImageOps.exif_transpose(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would copy the image for nothing
+            return ImageOps.exif_transpose(image)
     except Exception:  # The parser raises many types on damaged EXIF; the pixels themselves are fine.
-        return image
+        pass
+    return image
 
 
 def _deep_grey_to_rgb(image: Image.Image, background: Colour) -> Pixels:

@@ -116,8 +116,8 @@ def normalise(pixels: Pixels | torch.Tensor, mean: Sequence[float], std: Sequenc
     scale, shift = normalisation_factors(mean, std, tensor.device)
     count, height, width, _ = tensor.shape
     # Rows of width * 3 values let the inner loop run over many values instead of three.
-    rows = tensor.reshape(count, height, width * 3).to(torch.float32)
-    rows.mul_(scale.flatten().repeat(width) / 255.0).sub_(shift.flatten().repeat(width))
+    rows = tensor.reshape(count, height, width * 3) * (scale.flatten().repeat(width) / 255.0)
+    rows.sub_(shift.flatten().repeat(width))
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 

@@ -77,12 +77,12 @@ def _pairs(model: nn.Module, show: Callable[[], None]) -> list[Pair]:
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """In float64, so that folding itself rounds once."""
+    """In float64, so that folding itself rounds once, and so on the processor, as not every device has it."""
     tensors: Any = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    exact: list[Any] = [None if each is None else each.detach().double() for each in tensors]
+    exact: list[Any] = [None if each is None else each.detach().cpu().double() for each in tensors]
     weight, bias, mean, var, scale, shift = exact
     fused = fuse_conv_bn_weights(weight, bias, mean, var, norm.eps, scale, shift)
-    conv.weight, conv.bias = (nn.Parameter(each.to(conv.weight.dtype), requires_grad=False) for each in fused)
+    conv.weight, conv.bias = (nn.Parameter(each.to(conv.weight), requires_grad=False) for each in fused)
 
 
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
