@@ -4,7 +4,7 @@
     python benchmarks/extraction.py page      # writes what was measured into the table of docs/sources.md
 
 Each section is merged into benchmarks/results/extraction.json. Photos and weights are made in .build-data/extraction.
-Times are medians of seven interleaved rounds in one process; run it on a machine that does nothing else.
+Times are medians of interleaved rounds in one process; run it on a machine that does nothing else.
 """
 
 from __future__ import annotations

@@ -168,14 +168,15 @@ def _breaks(record: Record) -> str:
         f"({_bytes(at[10**5]['packed_bytes'])}) are below `--packed-gb 8`, but not by much.",
         10**6: f"Packed squares need {_bytes(at[10**6]['packed_bytes'])}: raise `--packed-gb`, or every step decodes. "
         f"Extraction is {_hours(at[10**6]['source_hours'])} of a core: use GPUs and split the zoo (below).",
-        10**7: "Memory: every process holds the ids, paths, digests and labels of all images, "
+        10**7: f"Open files: each shard of up to {SHARD_ROWS:,} rows is one, of which Linux allows a process "
+        f"{OPEN_FILES:,}; {sources} sources reach that at {mapped} images. "
+        "Memory: every process holds the ids, paths, digests and labels of all images, "
         f"{_bytes(at[10**7]['target_bytes'])}, eight on a machine eight times that. The task that process 0 hands over "
         f"is {_bytes(10**7 * task)} of JSON. One process reads and decodes all files "
         f"({_hours(at[10**7]['open_hours'])} of a core, then remembered) and packs all squares.",
         10**8: f"The list of images does not fit ({_bytes(at[10**8]['target_bytes'])} a process), and the index of the "
         f"cache is a dictionary entry per image and source. Dense outputs need {_bytes(at[10**8]['dense_bytes'])}: "
-        f"name fewer sources. A process may have {OPEN_FILES:,} files open, and each shard of {SHARD_ROWS:,} rows is "
-        f"one: {sources} sources reach that at {mapped} images. This version does not go here.",
+        "name fewer sources. This version does not go here.",
         10**9: f"Single files: a file system does not list them in useful time. Even the order of a pass is "
         f"{_bytes(8.0 * 10**9)} a process. This needs sharded archives, which do not exist yet.",
     }

@@ -66,7 +66,7 @@ def test_what_fails_is_not_chosen(spec, timed, failure):
 
 
 def test_a_measurement_is_written_down_and_kept(target, spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(choices, "MEASURED_FROM", 20)
+    monkeypatch.setattr(choices, "CPU_FROM", 20)
     ids = list(target.files)
     outputs = extract_source(spec, target, ids[:12], cache_dir=tmp_path / "cache")
     assert manifest_of(tmp_path / "cache", outputs.key)["choices"] == {

@@ -55,6 +55,7 @@ def test_the_second_ranking_is_the_first(asked: tuple[Material, Target, RunConfi
     first = rank_material(material, target, config)
     assert rank_material(material, target, config) == first  # every number, to the bit
     assert computed == ["parc"]
+    assert list(rank_material(material, target, config).sources[0].scores) == list(first.sources[0].scores)
     assert any(error for row in first.sources for error in [score.error for score in row.scores.values()])
 
 
@@ -75,7 +76,11 @@ def test_names_of_files_do_not_matter(asked: tuple[Material, Target, RunConfig],
         labels=renamed(target.labels),
         split=replace(target.split, labeled=tuple(moved[one] for one in ids)),
     )
-    assert rank_material(material, elsewhere, config) == first
+    outputs = {
+        name: replace(each, image_ids=tuple(moved.get(one, one) for one in each.image_ids))
+        for name, each in material.outputs.items()
+    }
+    assert rank_material(replace(material, outputs=outputs), elsewhere, config) == first
     assert computed == ["parc"]
 
 
@@ -87,7 +92,9 @@ def test_whatever_it_depends_on_makes_another(
     one, other = target.split.labeled[0], target.split.labeled[-1]
     swapped = {**target.labels, one: target.labels[other], other: target.labels[one]}
     name = next(iter(material.outputs))
-    rows = replace(material.outputs[name], key="f" * 64)
+    features = np.array(material.outputs[name].features)
+    features[material.outputs[name].rows([one])] *= 1.01
+    rows = replace(material.outputs[name], features=features)
     changes = [
         lambda: rank_material(material, replace(target, labels=swapped), config),
         lambda: rank_material(replace(material, outputs={**material.outputs, name: rows}), target, config),

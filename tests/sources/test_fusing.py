@@ -86,6 +86,10 @@ def first(conv: nn.Module, norm: nn.Module, images: Tensor) -> Tensor:
     return conv(norm(images))  # type: ignore[no-any-return]
 
 
+def by_name(conv: nn.Module, norm: nn.Module, images: Tensor) -> Tensor:
+    return norm(input=conv(images))  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
     ("block", "fused"),
     [
@@ -96,6 +100,7 @@ def first(conv: nn.Module, norm: nn.Module, images: Tensor) -> Tensor:
         (Block(twice), 0),
         (Block(norm_twice), 0),
         (Block(first), 0),
+        (Block(by_name), 0),
         (Block(plain, StdConv2d(3, 3, 3)), 0),  # standardises whatever weights it has
     ],
 )

@@ -18,18 +18,19 @@ from potstill.errors import SourceError
 from potstill.machine import device_model
 from potstill.sources import FrozenSource, Source
 
-MEASURED_FROM = 10_000
-"""Rows; for fewer, measuring takes longer than it can save."""
+CPU_FROM, GPU_FROM = 10_000, 40_000
+"""Rows; for fewer, measuring takes more than a thirtieth of the time."""
 CPU_BATCH, GPU_BATCH = 16, 64
 """Where nothing is measured. What passes between layers should stay in a processor's own memory."""
-CPU_BATCHES, GPU_BATCHES = (4, 16, 64), (16, 64, 256)
+CPU_BATCHES, GPU_BATCHES = (4, 16, 64), (16, 64, 128)
 """What is measured; each divides the rows of a part."""
 TRIALS = 2
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Images in a forward pass, "channels_last" or "contiguous", and whether batch norm is folded into convolutions.
+    """Images in a forward pass, "channels_last" or "contiguous", and whether batch norm is folded into convolutions
+    where that changes nothing.
 
     `measured` has the seconds an image that each of the compared ones took, and where; None if none was.
     """
@@ -53,13 +54,16 @@ class Choices:
 
 
 def choose(source: Source, rows: int, batch_size: int | None = None) -> Choices:
-    """How to ask a source for so many rows: as asked for, as is fastest here, or as is usual where rows are few."""
+    """How to ask a source for so many rows: as asked for, as is fastest here, or as is usual where rows are few.
+
+    A source that was measured is changed (see `FrozenSource.fused`): open it again.
+    """
     on_cpu = not isinstance(source, FrozenSource) or source.device == "cpu"
-    fused = isinstance(source, FrozenSource) and source.fusable
+    fused = isinstance(source, FrozenSource) and source.ours
     usual = Choices((CPU_BATCH if on_cpu else GPU_BATCH) if batch_size is None else batch_size, fused=fused)
-    if batch_size is not None or rows < MEASURED_FROM or not isinstance(source, FrozenSource):
+    if batch_size is not None or rows < (CPU_FROM if on_cpu else GPU_FROM) or not isinstance(source, FrozenSource):
         return usual
-    return _fastest(source, usual, CPU_BATCHES if on_cpu else GPU_BATCHES)
+    return _fastest(source.fused() if fused else source, usual, CPU_BATCHES if on_cpu else GPU_BATCHES)
 
 
 def _fastest(source: FrozenSource, usual: Choices, batch_sizes: Sequence[int]) -> Choices:

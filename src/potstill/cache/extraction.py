@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from potstill.cache.drift import check_versions
-from potstill.cache.filling import Entry, Filling, Job, Part, fill
+from potstill.cache.filling import Filling, Part, fill
 from potstill.cache.images import ImageReader
+from potstill.cache.jobs import Entry, Job
 from potstill.cache.key import cache_key, key_fields
 from potstill.cache.known_files import KnownFiles
 from potstill.cache.plan import rows_left

@@ -14,9 +14,10 @@ import torch
 
 from potstill.cache.choices import Choices, choose
 from potstill.cache.drift import library_versions
-from potstill.cache.encoding import ShardDraft, kept_classes, row_bytes
+from potstill.cache.encoding import ShardDraft, kept_classes
 from potstill.cache.images import ImageReader
-from potstill.cache.plan import PlannedPart, finish_plans, has_plan, planned_parts
+from potstill.cache.jobs import Entry, Job
+from potstill.cache.plan import PlannedPart, finish_plans, has_plan, planned_parts, rows_left
 from potstill.cache.records import locked
 from potstill.cache.rows import AskedSource, Outputs
 from potstill.cache.store import LOCK, OutputStore
@@ -29,36 +30,6 @@ UNKNOWN_PARAMS = 25_000_000
 """What a source that cannot be looked into counts as."""
 
 Part = tuple[int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One view of one source in the cache; `fields` are those of its key."""
-
-    view: int
-    fields: Mapping[str, Any]
-    store: OutputStore
-
-    @property
-    def bytes_a_row(self) -> int:
-        """Of an entry with a manifest, where float16 does for features."""
-        source = (self.store.manifest or {})["source"]
-        sizes = int(source["feature_dim"]), int(source["num_classes"])
-        return row_bytes(*sizes, self.store.kept_classes, with_features=self.view == 0)
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """A source, and its entries that may lack rows."""
-
-    name: str
-    asked: AskedSource
-    entries: tuple[Entry, ...]
-
-    @property
-    def keys(self) -> set[str]:
-        """Of all its entries."""
-        return {entry.store.key for entry in self.entries}
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +128,9 @@ class _Round:
             ((job, entry) for job in self._jobs for entry in job.entries), key=lambda both: both[1].store.key
         )
         if self._filling.part is not None:
-            self._compute(self._planned(entries, hold=False))
+            tasks = self._planned(entries, hold=False)
+            self._check_room(entries)
+            self._compute(tasks)
             for _, entry in entries:
                 with entry.store.writing():
                     finish_plans(entry.store)
@@ -167,6 +140,7 @@ class _Round:
                 locks.enter_context(entry.store.writing())
             # A plan that an interruption left is finished first; images that came since are in the next one.
             while tasks := self._planned(entries, hold=True):
+                self._check_room(entries)
                 self._compute(tasks)
                 for _, entry in entries:
                     finish_plans(entry.store)
@@ -194,32 +168,36 @@ class _Round:
     def _choices(self, job: Job, rows: int) -> Choices:
         """How a new entry is asked: as the other views of its source are, so that it is measured once."""
         asked = self._filling.batch_size
+        for entry in job.entries:
+            entry.store.refresh()
         known = next((entry.store.choices for entry in job.entries if entry.store.manifest is not None), None)
         if known is None:
-            return choose(job.asked.source, rows, asked)
+            choices = choose(job.asked.source, rows, asked)
+            if choices.measured is not None:
+                job.asked.close()
+            return choices
         return known if asked is None else replace(known, batch_size=asked)
 
-    def _check_room(self, tasks: Mapping[tuple[str, ...], list[_Work]]) -> None:
-        """Whether the rows fit on the disk; a shard is written beside the parts that it is made of.
+    def _check_room(self, entries: Sequence[tuple[Job, Entry]]) -> None:
+        """Whether all rows fit on the disk, whoever computes them; shards are written beside their parts.
 
         Raises OutputError before anything is computed.
         """
-        sizes: defaultdict[OutputStore, int] = defaultdict(int)
-        for digests, works in tasks.items():
-            for work in works:
-                sizes[work.entry.store] += len(digests) * work.entry.bytes_a_row
-        needed = sum(sizes.values()) + max(sizes.values(), default=0)
-        for store in sizes:
-            free = shutil.disk_usage(store.folder).free
-            if free < needed:
+        open_ = [(job, entry) for job, entry in entries if entry.store.manifest is not None]
+        parts = [len(rows_left(entry.store, job.asked.digests)) * entry.bytes_a_row for job, entry in open_]
+        shards = [len(entry.store.missing(job.asked.digests)) * entry.bytes_a_row for job, entry in open_]
+        needed = sum(parts) + max(shards, default=0)
+        for _, entry in open_[:1]:
+            disk = shutil.disk_usage(entry.store.folder)
+            if disk.total and disk.free < needed:  # some file systems tell nothing
                 raise OutputError(
-                    f"The answers take up to {needed / 1e6:,.0f} MB, and the disk of the cache has {free / 1e6:,.0f} "
-                    "MB left. Choose another with --cache-dir, ask fewer sources, or try `potstill cache prune`."
+                    f"The answers take up to {needed / 1e6:,.0f} MB, and the disk of the cache has "
+                    f"{disk.free / 1e6:,.0f} MB left. Choose another with --cache-dir, ask fewer sources, or try "
+                    "`potstill cache prune`."
                 )
 
     def _compute(self, tasks: Mapping[tuple[str, ...], list[_Work]]) -> None:
         self._done, self._total = 0, sum(len(digests) * len(works) for digests, works in tasks.items())
-        self._check_room(tasks)
         if self._total:
             self._filling.progress(self._task, 0, self._total)
         for digests, works in sorted(tasks.items(), key=lambda task: task[0]):
@@ -257,7 +235,12 @@ class _Round:
             return asked.answer(seen, shown, entry.view, entry.store.choices)
         except SourceError as error:
             self._errors[work.job.name] = str(error)
-            return None
+        except torch.OutOfMemoryError:
+            self._errors[work.job.name] = (
+                f"Source '{work.job.name}': {entry.store.choices.batch_size} images at a time do not fit into the "
+                f"memory of the device, and its entry was begun so. Delete {entry.store.folder} to begin it again."
+            )
+        return None
 
     def _blocks(
         self, digests: tuple[str, ...], works: Sequence[_Work]

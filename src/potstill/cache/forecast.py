@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from potstill.cache.choices import choose
 from potstill.cache.encoding import ShardDraft, kept_classes
-from potstill.cache.filling import Job
 from potstill.cache.images import ImageReader
+from potstill.cache.jobs import Job
 from potstill.cache.plan import rows_left
 from potstill.errors import SourceError, UnknownNameError
 from potstill.types import Progress

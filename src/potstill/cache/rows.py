@@ -100,6 +100,11 @@ class AskedSource:
         pixels = self._reader.batch(self.images(digests), self.squares(view))
         return self.answer(pixels, digests, view, choices)
 
+    def _model(self) -> FrozenSource:
+        if not isinstance(self.source, FrozenSource):
+            raise TypeError(f"source {self.source.name} has no model")
+        return self.source
+
     def _forward(
         self, source: FrozenSource, pixels: Pixels, digests: Sequence[str], view: int, choices: Choices
     ) -> Outputs:
@@ -111,8 +116,11 @@ class AskedSource:
         images = normalise(shown, preprocessing.mean, preprocessing.std)
         if self.forwards == 0 and source.model is not None:
             check_normalisation(source.name, source.model, images)  # by its batch norm layers, so before these go
+        if source.folded and not choices.fused:
+            self.close()
+            source = self._model()
         source = source.fused() if choices.fused else source
-        self._source = source = source.arranged(choices.layout)
+        self._source = source = source if source.layout == choices.layout else source.arranged(choices.layout)
         answers = [source.outputs(batch) for batch in torch.split(images, choices.batch_size)]
         self.forwards += len(images)
         features, logits = (_joined([answer[number] for answer in answers]) for number in (0, 1))

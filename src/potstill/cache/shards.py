@@ -158,7 +158,10 @@ def open_shard(path: Path) -> Arrays:
             f"The cache file {path} is damaged: {status.st_size} bytes, expected {expected}. {repair_hint(path)}"
         )
     _verify(path, record["crc32"], status.st_size, status.st_mtime_ns, status.st_ino)
-    content = np.memmap(path, dtype=np.uint8, mode="r")
+    try:
+        content = np.memmap(path, dtype=np.uint8, mode="r")
+    except OSError as error:  # of too many open files, say, which `ulimit -n` can raise
+        raise CacheError(f"Cannot open the cache file {path}: {error.strerror or error}.") from error
     # The checksum holds, so the header is the one that was written: its length, its JSON, then the arrays.
     start = 8 + int.from_bytes(content[:8].tobytes(), "little")
     arrays: Arrays = {}

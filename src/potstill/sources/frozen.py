@@ -44,8 +44,10 @@ class FrozenSource:
     """Where it can be looked into; it takes the images that `answer` takes."""
     layout: str = "channels_last"
     """The memory order of images and weights: a key of `MEMORY_FORMATS`."""
-    fusable: bool = False
-    """Whether the model is ours to change: see `fused`."""
+    ours: bool = False
+    """Whether nobody else uses the model, so that it may be changed."""
+    folded: bool = False
+    """Whether `fused` was asked for."""
 
     def outputs(self, images: Tensor) -> Answers:
         """Features `(B, D)` and logits `(B, Z)`, or None for what the source has not; float32 on its device.
@@ -69,19 +71,20 @@ class FrozenSource:
 
         Its model is changed.
         """
-        if self.model is None or not self.fusable:
+        if self.model is None or not self.ours or self.folded:
             return self
         images = noise_image(self.preprocessing)[None].to(self.device)
         fuse_batch_norm(self.model, lambda: self.outputs(images))
         model: Any = self.model
         model.to(memory_format=MEMORY_FORMATS[self.layout])
-        return replace(self, fusable=False)
+        return replace(self, folded=True)
 
     def arranged(self, layout: str) -> FrozenSource:
-        """The same source in another memory order, which moves the last bits of its answers; its model is changed."""
-        if layout == self.layout:
-            return self
-        if self.model is not None:
+        """The same source in another memory order, which moves the last bits of its answers.
+
+        Its model is changed, if that is ours; one that is not is shown images in this order.
+        """
+        if self.model is not None and self.ours:
             model: Any = self.model
             model.to(memory_format=MEMORY_FORMATS[layout])
         return replace(self, layout=layout)
@@ -102,7 +105,7 @@ def check_values(name: str, features: Tensor | None, logits: Tensor | None) -> N
             )
     if logits is None or logits.shape[1] < 2 or not len(logits):
         return
-    sums = logits.double().sum(dim=1)
+    sums = logits.cpu().double().sum(dim=1)  # not every device has float64
     if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         raise SourceError(
             f"Source '{name}' gives probabilities, not logits: no value is negative and every row sums to 1. Take the "
@@ -140,7 +143,7 @@ def freeze(
     num_classes: int | None = None,
     classes: Iterable[str] | None = None,
     model: nn.Module | None = None,
-    fusable: bool = False,
+    ours: bool = False,
 ) -> FrozenSource:
     """A source whose sizes are those of its answer to an image that is shown four times.
 
@@ -152,7 +155,7 @@ def freeze(
         num_classes: expected Z; 0 drops logits that the model gives, None takes what comes.
         classes: their names, where the model knows them.
         model: to count parameters and layers, and to see whether the images are normalised as in training.
-        fusable: whether nobody else uses the model, so that it may be changed.
+        ours: whether nobody else uses the model, so that it may be changed.
 
     Raises SourceError if the model fails, gives nothing, has another number of classes, or says another thing of the
     same image when it is asked again.
@@ -181,7 +184,7 @@ def freeze(
         device=device,
         answer=reply,
         model=model,
-        fusable=fusable,
+        ours=ours,
     )
 
 

@@ -14,6 +14,8 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from potstill.errors import SourceError
+
 LARGEST_MOVE = 1e-4
 """Of the largest value; rounding moves answers by less than half of that, mostly by a hundredth."""
 
@@ -32,12 +34,19 @@ def fuse_batch_norm(model: nn.Module, answers: Callable[[], Sequence[Tensor | No
     for conv, name, norm in pairs:
         _fold(conv, norm)
         _replace(model, name, nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity())
-    if pairs and not all(map(_agree, own, answers())):
+    if pairs and not _still(own, answers):
         for (conv, weight, bias), (_, name, norm) in zip(before, pairs, strict=True):
             conv.weight, conv.bias = weight, bias
             _replace(model, name, norm)
         return 0
     return len(pairs)
+
+
+def _still(own: Sequence[Tensor | None], answers: Callable[[], Sequence[Tensor | None]]) -> bool:
+    try:
+        return all(map(_agree, own, answers()))
+    except SourceError:  # values that are not finite, say
+        return False
 
 
 def _agree(one: Tensor | None, other: Tensor | None) -> bool:
@@ -59,7 +68,7 @@ def _pairs(model: nn.Module, show: Callable[[], None]) -> list[Pair]:
 
     def before(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            conv = made.get(id(inputs[0]), (None,))[0]
+            conv = made.get(id(inputs[0]), (None,))[0] if inputs else None
             if conv is not None and isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
                 found.append((conv, name, layer))
 

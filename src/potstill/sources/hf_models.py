@@ -52,7 +52,7 @@ def open_hf(spec: SourceSpec, device: str, offline: bool) -> FrozenSource:
     if spec.num_classes:
         raise SourceError(f"Source '{spec.name}': {place} has no classifier; set num_classes to 0 or leave it out.")
     answer = _backbone_answer(settle(model, device), with_pooler=model.potstill_pooler)
-    return freeze(spec, preprocessing, answer, device=device, num_classes=0, model=model, fusable=True)
+    return freeze(spec, preprocessing, answer, device=device, num_classes=0, model=model, ours=True)
 
 
 def _classifier(
@@ -76,7 +76,7 @@ def _classifier(
         num_classes=spec.num_classes,
         classes=None if names == [f"LABEL_{number}" for number in range(count)] else names,
         model=model,
-        fusable=True,
+        ours=True,
     )
 
 

@@ -74,7 +74,7 @@ def _frozen(spec: SourceSpec, model: nn.Module, device: str) -> FrozenSource:
         return features, settled.forward_head(maps) if num_classes else None
 
     return freeze(
-        spec, timm_preprocessing(spec), answer, device=device, num_classes=num_classes, model=settled, fusable=True
+        spec, timm_preprocessing(spec), answer, device=device, num_classes=num_classes, model=settled, ours=True
     )
 
 

@@ -79,7 +79,7 @@ def open_torchvision(spec: SourceSpec, device: str, offline: bool) -> FrozenSour
         num_classes=spec.num_classes,
         classes=classes,
         model=settled,
-        fusable=True,
+        ours=True,
     )
 
 
