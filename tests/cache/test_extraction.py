@@ -110,8 +110,9 @@ def test_identical_files_are_computed_once_and_may_move(target, spec, tmp_path):
 def test_files_do_not_depend_on_workers_or_order(target, spec, tmp_path):
     ids = list(target.files)
     extract_source(spec, target, ids, cache_dir=tmp_path / "a", batch_size=3)
-    extract_source(spec, target, ids[::-1], cache_dir=tmp_path / "b", batch_size=3, workers=3)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    for workers in (1, 2, 3, 5):
+        extract_source(spec, target, ids[::-1], cache_dir=tmp_path / str(workers), batch_size=3, workers=workers)
+        assert contents(tmp_path / "a") == contents(tmp_path / str(workers))
 
 
 def test_headless_source(target, headless, tmp_path):

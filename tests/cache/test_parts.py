@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from potstill.cache import cache_summary, extract_outputs, fill_cache, plan, verify_cache
+from potstill.cache import cache_summary, extract_outputs, fill_cache, plan, repair_cache, verify_cache
 from potstill.cache.records import locked
 from potstill.cache.store import LOCK, OutputStore
-from potstill.errors import UsageError
+from potstill.errors import CacheError, UsageError
 from potstill.types import Zoo
 
 SCRIPT = """
 import sys
 from pathlib import Path
+from typing import Any
 tests, root, cache, part, pause = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], float(sys.argv[5])
 sys.path.insert(0, tests)
 root.mkdir()
@@ -146,6 +149,30 @@ def test_an_abandoned_plan_is_joined_as_far_as_it_went(
     assert all(len(one.features) == 25 for one in outputs.values())
     assert sum(one.cost.forwards for one in outputs.values()) <= 60 - sum(computed.values())
     assert not list((tmp_path / "cache").rglob("plan-*"))
+
+
+def test_damage_in_every_file_of_work_in_progress_is_found(thirty, spec, tmp_path: Path) -> None:
+    """Plans and parts too: verify and reading name the file, repair deletes it alone, and the rest is computed."""
+    ids, zoo = list(thirty.files), Zoo("one", {spec.name: spec})
+    arguments: dict[str, Any] = {"batch_size": 2}
+    extract_outputs(thirty, zoo, ids, cache_dir=tmp_path / "whole", **arguments)
+    fill_cache(thirty, zoo, ids, cache_dir=tmp_path / "begun", part=(0, 2), **arguments)
+    begun = contents(tmp_path / "begun")
+    assert {Path(name).name.partition("-")[0] for name in begun} == {"manifest.json", "plan", "part"}
+    for number, (name, content) in enumerate(begun.items()):
+        for changed in (content[:-1], content[:40] + bytes([content[40] ^ 16]) + content[41:]):
+            cache_dir = tmp_path / f"damaged-{number}-{len(changed)}"
+            shutil.copytree(tmp_path / "begun", cache_dir)
+            (cache_dir / name).write_bytes(changed)
+            (found,) = verify_cache(cache_dir)
+            assert found.path.stem == Path(name).stem
+            with pytest.raises(CacheError, match=Path(name).stem):
+                extract_outputs(thirty, zoo, ids, cache_dir=cache_dir, **arguments)
+            repair_cache(cache_dir)
+            outputs, _ = extract_outputs(thirty, zoo, ids, cache_dir=cache_dir, **arguments)
+            if Path(name).name.startswith("part"):  # the others were computed before it was read
+                assert outputs[spec.name].cost.forwards == 4
+            assert contents(cache_dir) == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("part", [(2, 2), (-1, 2), (0, 0)])
