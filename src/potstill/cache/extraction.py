@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from potstill.cache.images import ImageReader
 from potstill.cache.jobs import Entry, Job
 from potstill.cache.key import cache_key, key_fields
 from potstill.cache.known_files import KnownFiles
-from potstill.cache.plan import rows_left
+from potstill.cache.plan import has_plan, rows_left
 from potstill.cache.rows import AskedSource
 from potstill.cache.store import OutputStore
 from potstill.errors import DataError, SourceError, UnknownNameError, UsageError
@@ -167,9 +168,13 @@ def fill_cache(
 
 def _missing(job: Job) -> int:
     """Rows of the entries of a job that nobody has computed yet."""
+    missing = 0
     for entry in job.entries:
-        entry.store.refresh()
-    return sum(len(rows_left(entry.store, job.asked.digests)) for entry in job.entries)
+        # Another process may join parts while they are counted.
+        with entry.store.writing() if has_plan(entry.store) else nullcontext():
+            entry.store.refresh()
+            missing += len(rows_left(entry.store, job.asked.digests))
+    return missing
 
 
 def _open_entry(cache_dir: Path, identity: Mapping[str, Any], view: int, flip: bool) -> Entry:

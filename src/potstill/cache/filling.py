@@ -120,6 +120,7 @@ class _Round:
         self._errors = errors
         self._filling = filling
         self._task = f"extract {jobs[0].name}" if len(jobs) == 1 else f"extract {len(jobs)} sources"
+        self._bytes: dict[OutputStore, tuple[int, int]] = {}  # of an entry's parts and shards that are to be written
         self._done = 0
         self._total = 0
 
@@ -129,7 +130,7 @@ class _Round:
         )
         if self._filling.part is not None:
             tasks = self._planned(entries, hold=False)
-            self._check_room(entries)
+            self._check_room()
             self._compute(tasks)
             for _, entry in entries:
                 with entry.store.writing():
@@ -140,7 +141,7 @@ class _Round:
                 locks.enter_context(entry.store.writing())
             # A plan that an interruption left is finished first; images that came since are in the next one.
             while tasks := self._planned(entries, hold=True):
-                self._check_room(entries)
+                self._check_room()
                 self._compute(tasks)
                 for _, entry in entries:
                     finish_plans(entry.store)
@@ -160,6 +161,10 @@ class _Round:
                 if parts and entry.store.manifest is None:
                     choices = self._choices(job, sum(len(part.digests) for part in parts))
                     entry.store.write_manifest(_first_manifest(job.asked, entry.fields, choices))
+                if entry.store.manifest is not None:
+                    digests = job.asked.digests
+                    counts = len(rows_left(entry.store, digests)), len(entry.store.missing(digests))
+                    self._bytes[entry.store] = counts[0] * entry.bytes_a_row, counts[1] * entry.bytes_a_row
             for part in parts:
                 if part.number % step == first:
                     tasks[part.digests].append(_Work(job, entry, part))
@@ -178,17 +183,15 @@ class _Round:
             return choices
         return known if asked is None else replace(known, batch_size=asked)
 
-    def _check_room(self, entries: Sequence[tuple[Job, Entry]]) -> None:
+    def _check_room(self) -> None:
         """Whether all rows fit on the disk, whoever computes them; shards are written beside their parts.
 
         Raises OutputError before anything is computed.
         """
-        open_ = [(job, entry) for job, entry in entries if entry.store.manifest is not None]
-        parts = [len(rows_left(entry.store, job.asked.digests)) * entry.bytes_a_row for job, entry in open_]
-        shards = [len(entry.store.missing(job.asked.digests)) * entry.bytes_a_row for job, entry in open_]
-        needed = sum(parts) + max(shards, default=0)
-        for _, entry in open_[:1]:
-            disk = shutil.disk_usage(entry.store.folder)
+        needed = sum(parts for parts, _ in self._bytes.values())
+        needed += max((shards for _, shards in self._bytes.values()), default=0)
+        for store in list(self._bytes)[:1]:
+            disk = shutil.disk_usage(store.folder)
             if disk.total and disk.free < needed:  # some file systems tell nothing
                 raise OutputError(
                     f"The answers take up to {needed / 1e6:,.0f} MB, and the disk of the cache has "
