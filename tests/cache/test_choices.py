@@ -65,6 +65,19 @@ def test_what_fails_is_not_chosen(spec, timed, failure):
     assert choose(open_source(spec), 10_000) == Choices(16, fused=True)
 
 
+@pytest.mark.parametrize(("fits", "chosen"), [(64, 64), (63, 32), (5, 4), (0, 1)])
+def test_a_batch_is_halved_until_it_fits_into_a_graphics_card(spec, monkeypatch, fits, chosen):
+    source = dataclasses.replace(open_source(spec), device="cuda")
+
+    def outputs(self, images):
+        if len(images) > fits:
+            raise torch.OutOfMemoryError("too large")
+
+    monkeypatch.setattr(type(source), "outputs", outputs)
+    monkeypatch.setattr(choices, "_images", lambda _, batch_size: range(batch_size))  # on no device
+    assert choose(source, 100) == Choices(chosen, fused=True)
+
+
 def test_a_measurement_is_written_down_and_kept(target, spec, tmp_path, monkeypatch):
     monkeypatch.setattr(choices, "CPU_FROM", 20)
     ids = list(target.files)

@@ -1,7 +1,8 @@
-"""How a source is asked: images in a pass and their memory order, measured where that pays, and written down.
+"""How a source is asked: images in a pass, their memory order, and whether batch norm is fused; written down.
 
-The last bits of an answer depend on both, so an entry keeps what its first rows were computed with, whatever is faster
-on another machine. The dtype is float32 everywhere: a narrower one moves answers more than another library version may.
+The first two are measured where that pays. The last bits of an answer depend on all of them, so an entry keeps what its
+first rows were computed with, whatever is faster on another machine. The dtype is float32 everywhere: a narrower one
+moves answers more than another library version may.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ TRIALS = 2
 
 @dataclass(frozen=True)
 class Choices:
-    """Images in a forward pass, "channels_last" or "contiguous", and whether batch norm is folded into convolutions
-    where that changes nothing.
+    """Images in a forward pass, "channels_last" or "contiguous", and whether batch norm is fused where it may be.
 
     `measured` has the seconds an image that each of the compared ones took, and where; None if none was.
     """
@@ -60,10 +60,26 @@ def choose(source: Source, rows: int, batch_size: int | None = None) -> Choices:
     """
     on_cpu = not isinstance(source, FrozenSource) or source.device == "cpu"
     fused = isinstance(source, FrozenSource) and source.ours
-    usual = Choices((CPU_BATCH if on_cpu else GPU_BATCH) if batch_size is None else batch_size, fused=fused)
-    if batch_size is not None or rows < (CPU_FROM if on_cpu else GPU_FROM) or not isinstance(source, FrozenSource):
+    if batch_size is not None or not isinstance(source, FrozenSource):
+        return Choices(CPU_BATCH if batch_size is None else batch_size, fused=fused)
+    usual = Choices(CPU_BATCH if on_cpu else _largest_fitting(source, GPU_BATCH), fused=fused)
+    if rows < (CPU_FROM if on_cpu else GPU_FROM):
         return usual
-    return _fastest(source.fused() if fused else source, usual, CPU_BATCHES if on_cpu else GPU_BATCHES)
+    return _fastest(source.fused(), usual, CPU_BATCHES if on_cpu else GPU_BATCHES)
+
+
+def _largest_fitting(source: FrozenSource, batch_size: int) -> int:
+    """The batch size, halved until a pass fits into the memory of the device; 1 if none does."""
+    while batch_size > 1:
+        try:
+            source.outputs(_images(source, batch_size))
+        except torch.OutOfMemoryError:
+            batch_size //= 2
+        except SourceError:  # not of the size; what is asked for real says why
+            return batch_size
+        else:
+            return batch_size
+    return batch_size
 
 
 def _fastest(source: FrozenSource, usual: Choices, batch_sizes: Sequence[int]) -> Choices:
@@ -93,8 +109,7 @@ def _fastest(source: FrozenSource, usual: Choices, batch_sizes: Sequence[int]) -
 
 
 def _seconds_an_image(source: FrozenSource, batch_size: int) -> float:
-    size = source.preprocessing.image_size
-    images = torch.rand(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)).to(source.device)
+    images = _images(source, batch_size)
     source.outputs(images)  # the first pass also allocates
     seconds = []
     for _ in range(TRIALS):
@@ -102,3 +117,8 @@ def _seconds_an_image(source: FrozenSource, batch_size: int) -> float:
         source.outputs(images)  # it is looked at for values that are not finite, so it is finished
         seconds.append(time.perf_counter() - started)
     return min(seconds) / batch_size
+
+
+def _images(source: FrozenSource, batch_size: int) -> torch.Tensor:
+    size = source.preprocessing.image_size
+    return torch.rand(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)).to(source.device)

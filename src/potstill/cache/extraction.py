@@ -51,8 +51,8 @@ def extract_outputs(
         image_ids: row i of all outputs is `image_ids[i]`.
         cache_dir: the cache.
         device: where models run.
-        batch_size: images in a forward pass; None: what is fastest here, measured where there are 10,000 rows to
-            compute (see `choices`), and 16 on a processor or 64 on a graphics card otherwise.
+        batch_size: images in a forward pass; None: what is fastest here, measured where there are enough
+            rows to compute (see `choices`), and 16 on a processor or up to 64 on a graphics card otherwise.
         workers: threads that decode; 0 decodes between batches. They change nothing but the time.
         offline: never touch a network.
         views: how many stored views to extract besides the plain one: view v = 1, 2, ... is the picture that

@@ -188,16 +188,16 @@ class _Round:
 
         Raises OutputError before anything is computed.
         """
-        needed = sum(parts for parts, _ in self._bytes.values())
-        needed += max((shards for _, shards in self._bytes.values()), default=0)
-        for store in list(self._bytes)[:1]:
-            disk = shutil.disk_usage(store.folder)
-            if disk.total and disk.free < needed:  # some file systems tell nothing
-                raise OutputError(
-                    f"The answers take up to {needed / 1e6:,.0f} MB, and the disk of the cache has "
-                    f"{disk.free / 1e6:,.0f} MB left. Choose another with --cache-dir, ask fewer sources, or try "
-                    "`potstill cache prune`."
-                )
+        if not self._bytes:
+            return
+        needed = sum(parts for parts, _ in self._bytes.values()) + max(shards for _, shards in self._bytes.values())
+        disk = shutil.disk_usage(next(iter(self._bytes)).folder)
+        if disk.total and disk.free < needed:  # some file systems tell nothing
+            raise OutputError(
+                f"The answers take up to {needed / 1e6:,.0f} MB, and the disk of the cache has "
+                f"{disk.free / 1e6:,.0f} MB left. Choose another with --cache-dir, ask fewer sources, or try "
+                "`potstill cache prune`."
+            )
 
     def _compute(self, tasks: Mapping[tuple[str, ...], list[_Work]]) -> None:
         self._done, self._total = 0, sum(len(digests) * len(works) for digests, works in tasks.items())
@@ -241,7 +241,7 @@ class _Round:
         except torch.OutOfMemoryError:
             self._errors[work.job.name] = (
                 f"Source '{work.job.name}': {entry.store.choices.batch_size} images at a time do not fit into the "
-                f"memory of the device, and its entry was begun so. Delete {entry.store.folder} to begin it again."
+                f"memory of the device, and its entry was begun so. Delete {entry.store.folder} to have that fitted."
             )
         return None
 

@@ -116,7 +116,7 @@ class AskedSource:
         images = normalise(shown, preprocessing.mean, preprocessing.std)
         if self.forwards == 0 and source.model is not None:
             check_normalisation(source.name, source.model, images)  # by its batch norm layers, so before these go
-        if source.folded and not choices.fused:
+        if source.is_fused and not choices.fused:
             self.close()
             source = self._model()
         source = source.fused() if choices.fused else source

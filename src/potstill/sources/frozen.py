@@ -46,7 +46,7 @@ class FrozenSource:
     """The memory order of images and weights: a key of `MEMORY_FORMATS`."""
     ours: bool = False
     """Whether nobody else uses the model, so that it may be changed."""
-    folded: bool = False
+    is_fused: bool = False
     """Whether `fused` was asked for."""
 
     def outputs(self, images: Tensor) -> Answers:
@@ -71,13 +71,13 @@ class FrozenSource:
 
         Its model is changed.
         """
-        if self.model is None or not self.ours or self.folded:
+        if self.model is None or not self.ours or self.is_fused:
             return self
         images = noise_image(self.preprocessing)[None].to(self.device)
         fuse_batch_norm(self.model, lambda: self.outputs(images))
         model: Any = self.model
         model.to(memory_format=MEMORY_FORMATS[self.layout])
-        return replace(self, folded=True)
+        return replace(self, is_fused=True)
 
     def arranged(self, layout: str) -> FrozenSource:
         """The same source in another memory order, which moves the last bits of its answers.
